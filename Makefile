@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0
+# Every entry point of the project. `make help` lists them.
+
+BASE    ?= v7.3
+FLAVOUR ?= stack
+SIZE    ?= 64G
+export BASE LINUX ACCEL SIGNOFF
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check shell tree refresh am bzimage clean setup
+
+setup:
+	@scripts/setup
+
+run: setup ## build the patched kernel, boot it, plug memory and take it out again
+	@scripts/run
+
+test: setup ## every test; ends with `N passed, N failed, N skipped`
+	@scripts/test
+
+bench: setup ## base and stack side by side; SIZE=512G for one large DIMM
+	@scripts/bench $(SIZE)
+
+check: setup ## the series itself: applies, builds, checkpatch, sparse, coccinelle
+	@scripts/check
+
+shell: setup ## a guest to play in; prints how to reach QEMU's monitor
+	@scripts/run shell
+
+tree: setup ## build/BASE/linux, a git tree with the stack on it
+	@scripts/tree
+
+refresh: ## write the commits of that tree back to patches/BASE
+	@scripts/refresh
+
+am: ## LINUX=DIR: apply the stack to your own tree, on a branch
+	@scripts/am
+
+bzimage: setup ## FLAVOUR=base|stack|debug|control-NAME: the last line is its path
+	@scripts/kernel $(FLAVOUR)
+
+clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
+	rm -rf build
+
+help: ## this list
+	@echo 'Memory hotplug patch stack. Two commands do everything: make run, make test'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
+		awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@echo 'Settings:'
+	@echo '  BASE=v7.3       which series of patches/'
+	@echo '  LINUX=DIR       your own kernel tree in place of the fetched one; only read'
+	@echo '  ACCEL=auto      how QEMU runs: tcg, kvm, or kvm if it runs this kernel'
+	@echo '  SIGNOFF=1       am and refresh add your Signed-off-by'

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2034
+# What the scripts share: where things are, how they speak, how they end.
+
+set -eu
+export LC_ALL=C
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+me=${0##*/}
+
+die() {
+	echo "$me: $*" >&2
+	exit 1
+}
+
+say() {
+	echo "$me: $*" >&2
+}
+
+BASE=${BASE:-v7.3}
+LINUX=${LINUX:-}
+series=$top/patches/$BASE
+if [ ! -f "$series/base" ]; then
+	die "unknown BASE=$BASE: there is $(cd "$top/patches" && echo */base | sed 's#/base##g')"
+fi
+package='' suite='' version='' sha256='' kernel=''
+# shellcheck source=/dev/null
+. "$series/base"
+
+# A kernel tree of the caller's gets a build directory of its own.
+build=$top/build/$BASE
+if [ -n "$LINUX" ]; then
+	[ -d "$LINUX" ] || die "LINUX=$LINUX is not a directory"
+	LINUX=$(cd "$LINUX" && pwd -P)
+	build=$build-$(printf %s "$LINUX" | cksum | cut -d' ' -f1)
+fi
+tree=$build/linux
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/memory-hotplug
+mkdir -p "$build/log"
+
+# Without this trap a signal would skip the clean-up of trap EXIT.
+trap 'exit 130' INT TERM HUP
+
+# need_space DIR MIB: stop before a full disk leaves half a file.
+need_space() {
+	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$2" ] ||
+		die "no space in $1: $free MiB free, $2 MiB needed"
+}
+
+# A job in the background does not see Ctrl-C, and its children outlive it.
+kill_tree() {
+	for child in $(pgrep -P "$1"); do
+		kill_tree "$child"
+	done
+	kill "$1" 2>/dev/null || true
+}
+
+# step TEXT LOG COMMAND...: run COMMAND with its output in LOG. A terminal
+# shows how far it is: the last line of LOG and the time so far. When it fails,
+# $hint, if set, tells what else can be done.
+hint=
+step() {
+	text=$1 log=$2
+	shift 2
+	start=$(date +%s)
+	"$@" > "$log" 2>&1 &
+	job=$!
+	trap 'kill_tree $job; wait $job 2>/dev/null || true; die "$text: interrupted"' INT TERM HUP
+	while [ -t 2 ] && kill -0 $job 2>/dev/null; do
+		printf '\r\033[K%s: %s, %d s: %.50s' "$me" "$text" \
+			"$(($(date +%s) - start))" "$(tail -n 1 "$log")" >&2
+		sleep 1
+	done
+	status=0
+	wait $job || status=$?
+	trap 'exit 130' INT TERM HUP
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+	if [ $status -ne 0 ]; then
+		why=$(grep -m 1 -E 'error:|Error |No space|fatal:|\*\*\*|^[EW]: Failed' "$log" ||
+			tail -n 1 "$log")
+		die "$text failed: $why; log: $log${hint:+; $hint}"
+	fi
+	say "$text: $(($(date +%s) - start)) s"
+}
+
+# Sets $cc. Equal sources make equal objects, in whatever directory they are.
+compiler_cache() {
+	export KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=memory KBUILD_BUILD_HOST=hotplug
+	export CCACHE_DIR="$cache/ccache" CCACHE_BASEDIR="$top/build" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=4G
+	cc=gcc
+	if command -v ccache > /dev/null; then cc="ccache gcc"; fi
+}
+
+# lost_lines FRAGMENT CONFIG: the lines of a Kconfig fragment that CONFIG has not.
+lost_lines() {
+	grep -E '^(# )?CONFIG_' "$1" | awk -v config="$2" '
+		BEGIN {
+			while ((getline line < config) > 0) {
+				has[line]
+				sub(/=.*/, "", line)
+				set[line]
+			}
+		}
+		/^#/ { if ($2 in set) print $2 "=n"; next }
+		!($0 in has)' | tr '\n' ' '
+}
+
+# new_worktree DIR COMMIT: another source tree of the same repository.
+new_worktree() {
+	need_space "$build" 3000
+	mkdir -p "$build/src"
+	git -C "$tree" worktree prune
+	step "check out ${1##*/}" "$build/log/worktree" \
+		git -C "$tree" worktree add -f --detach "$1" "$2"
+}
+
+# seed FROM TO: start the O= directory TO with the objects of FROM, whose source
+# is the same. make goes by time, so the source must look older than they are.
+seed() {
+	rm -rf "$2"
+	cp -a "$1" "$2"
+	(cd "${2%/*}" && git ls-files -z | xargs -0 touch -h -d 2000-01-01)
+}
