@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What memory hotplug costs, in guest instructions: under QEMU -icount with
+ * shift=0 the time stamp counter counts them. Prints "NAME VALUE" lines, and
+ * "curve ZONE BLOCKS COST" for every block that was onlined.
+ *
+ *	bench blocks GIB	one by one, those of a DIMM of so many GiB
+ *	bench devices GIB	a DIMM onlined by the kernel, a virtio-mem plug
+ *	bench whole GIB		online all blocks of a DIMM, once
+ *	bench bars GIB		check the bars that the stack has to keep, as TAP
+ */
+#include <err.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <x86intrin.h>
+
+#include "memhp.h"
+
+#define REPEAT	9
+#define TRACING	"/sys/kernel/tracing/"
+
+static uint64_t costs[MAX_BLOCKS];
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static uint64_t set_state(int block, const char *state)
+{
+	char path[96];
+	uint64_t start;
+	ssize_t done;
+	int fd;
+
+	snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", block);
+	fd = open(path, O_WRONLY);
+	start = __rdtsc();
+	done = write(fd, state, strlen(state));
+	start = __rdtsc() - start;
+	if (done < 0)
+		err(1, "memory%d: %s", block, state);
+	close(fd);
+	return start;
+}
+
+struct cost {
+	uint64_t online, offline;
+};
+
+/* The block is offline now and will be again. */
+static struct cost measure_block(const char *online, int block)
+{
+	uint64_t on[REPEAT], off[REPEAT];
+
+	for (int i = 0; i < REPEAT; i++) {
+		on[i] = set_state(block, online);
+		off[i] = set_state(block, "offline");
+	}
+	qsort(on, REPEAT, sizeof(*on), compare);
+	qsort(off, REPEAT, sizeof(*off), compare);
+	return (struct cost){ on[REPEAT / 2], off[REPEAT / 2] };
+}
+
+/* Online block after block, and measure some of them closely on the way. */
+static void measure_zone(const struct dimm *dimm, const char *zone,
+			 const char *online, struct cost cost[3])
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < dimm->count; i++) {
+		int block = dimm->first + i, number = i + 1;
+
+		if (number == 1 || number == 64 || number == dimm->count) {
+			*cost = measure_block(online, block);
+			printf("online_%s_%d %lu\n", zone, number, cost->online);
+			printf("offline_%s_%d %lu\n", zone, number, cost->offline);
+			cost++;
+		}
+		costs[i] = set_state(block, online);
+		sum += costs[i];
+	}
+	for (int i = 0; i < dimm->count; i++)
+		printf("curve %s %d %lu\n", zone, i + 1, costs[i]);
+	printf("online_%s_all %lu\n", zone, sum);
+}
+
+static void policy(const char *what)
+{
+	if (write_line(AUTO_ONLINE, what))
+		errx(1, "cannot set " AUTO_ONLINE);
+}
+
+static void plug(struct dimm *dimm, unsigned long gib)
+{
+	if (dimm_plug(dimm, gib << 30))
+		errx(1, "no DIMM of %lu GiB", gib);
+}
+
+/* Tracing of the workqueues sees the kernel handle a device event. */
+static void trace_start(void)
+{
+	int fd = open(TRACING "trace", O_WRONLY | O_TRUNC);	/* empties it */
+
+	close(fd);
+	if (fd < 0 || write_line(TRACING "trace_clock", "x86-tsc") ||
+	    write_line(TRACING "events/workqueue/workqueue_execute_start/enable", "1") ||
+	    write_line(TRACING "events/workqueue/workqueue_execute_end/enable", "1"))
+		errx(1, "cannot trace workqueues");
+}
+
+/* How long the work function ran since trace_start(), sleeping included. */
+static uint64_t trace_end(const char *function)
+{
+	uint64_t sum = 0, start = 0, stamp;
+	char line[512], *event;
+	FILE *trace;
+
+	write_line(TRACING "events/workqueue/enable", "0");
+	trace = fopen(TRACING "trace", "r");
+	if (!trace)
+		err(1, TRACING "trace");
+	while (fgets(line, sizeof(line), trace)) {
+		event = strstr(line, ": workqueue_execute_");
+		if (!event || !strstr(event, function))
+			continue;
+		while (event > line && event[-1] != ' ')
+			event--;
+		stamp = strtoull(event, NULL, 10);
+		if (strstr(event, "execute_start"))
+			start = stamp;
+		else if (start)
+			sum += stamp - start;
+	}
+	fclose(trace);
+	if (!sum)
+		errx(1, "%s did not run", function);
+	return sum;
+}
+
+/* Sleep, rather than look often: whoever looks is counted too. */
+static void wait_for_total(long kib)
+{
+	for (int i = 0; i < 600; i++) {
+		if (read_field("/proc/meminfo", "MemTotal:") == kib)
+			return;
+		sleep(1);
+	}
+	errx(1, "MemTotal does not reach %ld KiB", kib);
+}
+
+static void measure_auto_online(unsigned long gib)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+
+	policy("online");
+	trace_start();
+	if (host_request(NULL, 0, "add dimm auto %luG", gib))
+		errx(1, "no DIMM of %lu GiB", gib);
+	wait_for_total(before + (gib << 20));
+	sleep(1);
+	printf("device_add_auto_online %lu\n", trace_end("acpi_hotplug_work_fn"));
+}
+
+static void measure_virtio_mem(unsigned long gib)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+
+	policy("online_movable");
+	if (host_request(NULL, 0, "add virtio-mem vm0 %luG", gib))
+		errx(1, "no virtio-mem device");
+	sleep(1);
+	trace_start();
+	if (host_request(NULL, 0, "resize vm0 %luG", gib))
+		errx(1, "no resize");
+	wait_for_total(before + (gib << 20));
+	sleep(1);
+	printf("virtio_mem_plug %lu\n", trace_end("virtio_mem_run_wq"));
+}
+
+/* Both zones; ZONE_MOVABLE first, because it can be emptied again. */
+static void measure_blocks(const struct dimm *dimm, struct cost cost[2][3])
+{
+	int block, ret;
+
+	measure_zone(dimm, "movable", "online_movable", cost[0]);
+	for_each_block(block, dimm) {
+		ret = block_set(block, "offline");
+		if (ret)
+			errx(1, "memory%d: offline: %s", block, strerror(-ret));
+	}
+	measure_zone(dimm, "normal", "online_kernel", cost[1]);
+}
+
+static void check_bar(const char *what, uint64_t value, uint64_t bar)
+{
+	ksft_test_result(value <= bar, "%s: %lu instructions, at most %lu\n", what, value, bar);
+}
+
+/*
+ * Flat: the last block costs what block 64 does, within 2 %, and no more than
+ * the first. That one can cost more: the zone gets its pagesets with it, and all
+ * zonelists are rebuilt.
+ */
+static void check_flat(const char *what, uint64_t first, uint64_t mid, uint64_t last)
+{
+	uint64_t apart = mid > last ? mid - last : last - mid;
+
+	ksft_test_result(apart * 50 <= mid && last * 50 <= first * 51,
+			 "%s: %lu the first block, %lu block 64, %lu the last\n",
+			 what, first, mid, last);
+}
+
+static uint64_t online_all(const struct dimm *dimm)
+{
+	uint64_t sum = 0;
+	int block;
+
+	for_each_block(block, dimm)
+		sum += set_state(block, "online_kernel");
+	return sum;
+}
+
+static void check_bars(const struct dimm *dimm)
+{
+	struct cost cost[2][3] = {};
+
+	ksft_print_header();
+	if (dimm->count > 512) {
+		ksft_set_plan(1);
+		check_bar("online all blocks", online_all(dimm),
+			  6500000000ULL / 4096 * dimm->count);
+		ksft_finished();
+	}
+	ksft_set_plan(6);
+	measure_blocks(dimm, cost);
+	for (int zone = 0; zone < 2; zone++) {
+		struct cost *c = cost[zone];
+
+		check_flat(zone ? "online in ZONE_NORMAL" : "online in ZONE_MOVABLE",
+			   c[0].online, c[1].online, c[2].online);
+		check_flat(zone ? "offline in ZONE_NORMAL" : "offline in ZONE_MOVABLE",
+			   c[0].offline, c[1].offline, c[2].offline);
+	}
+	check_bar("offline an empty block, ZONE_MOVABLE", cost[0][0].offline, 250000);
+	check_bar("offline an empty block, ZONE_NORMAL", cost[1][0].offline, 220000);
+	ksft_finished();
+}
+
+int main(int argc, char **argv)
+{
+	struct dimm dimm = { .id = "bench" };
+	struct cost cost[2][3] = {};
+	unsigned long gib;
+
+	if (argc != 3)
+		errx(2, "usage: bench blocks|devices|whole|bars GIB");
+	gib = strtoul(argv[2], NULL, 10);
+	mlockall(MCL_CURRENT | MCL_FUTURE);
+	if (!strcmp(argv[1], "devices")) {
+		measure_virtio_mem(gib / 4);
+		measure_auto_online(gib);
+		return 0;
+	}
+	policy("offline");
+	plug(&dimm, gib);
+	if (!strcmp(argv[1], "blocks")) {
+		measure_blocks(&dimm, cost);
+	} else if (!strcmp(argv[1], "bars")) {
+		check_bars(&dimm);
+	} else {
+		printf("online_all %lu\n", online_all(&dimm));
+	}
+	return 0;
+}
