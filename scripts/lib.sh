@@ -4,6 +4,8 @@
 
 set -eu
 export LC_ALL=C
+# What our own make was told is not for the makes of the kernel.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 me=${0##*/}
