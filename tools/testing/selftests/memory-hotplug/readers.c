@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Whoever reads the counters of memory while blocks come and go and a balloon
+ * breathes sees nothing impossible: no zone with more managed than present or
+ * more present than spanned pages, none that ends where it never ended, no more
+ * free memory than memory. And in the end all of it is what it was.
+ */
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#define NODE		0
+#define DIMM_BYTES	(512UL << 20)
+#define READERS		2
+#define STEPS		"300"
+
+/* What readers report, in memory that they share with the test. */
+struct report {
+	unsigned long reads, wrong;
+	char first[256];
+};
+
+static __printf(2, 3) void wrong(struct report *r, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (r->wrong++)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(r->first, sizeof(r->first), fmt, ap);
+	va_end(ap);
+}
+
+/* @end_pfn: where the movable zone ends as long as it has any memory. */
+static void check_zones(struct report *r, unsigned long end_pfn)
+{
+	struct zone zones[MAX_ZONES], *z;
+	int nr = zones_read(NODE, zones);
+
+	for (z = zones; z < zones + nr; z++) {
+		if (z->managed > z->present || z->present > z->spanned)
+			wrong(r, "zone %s: %lu managed, %lu present, %lu spanned",
+			      z->name, z->managed, z->present, z->spanned);
+		if (!strcmp(z->name, "Movable") && z->start_pfn + z->spanned != end_pfn)
+			wrong(r, "zone %s: starts at %lu, spans %lu, and ends at %lu, not %lu",
+			      z->name, z->start_pfn, z->spanned,
+			      z->start_pfn + z->spanned, end_pfn);
+	}
+}
+
+static void check_meminfo(struct report *r, const char *path, const char *field)
+{
+	char line[256], name[64];
+	long kb, total = 0;
+	FILE *f = fopen(path, "r");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		/* Of a node every line begins with "Node 0 ". */
+		char *at = strncmp(line, "Node ", 5) ? line : strchr(line + 5, ' ') + 1;
+
+		if (sscanf(at, "%63[^:]: %ld", name, &kb) != 2)
+			continue;
+		if (!strcmp(name, "MemTotal"))
+			total = kb;
+		if (!strcmp(name, field) && (kb < 0 || kb > total))
+			wrong(r, "%s: %s is %ld kB of %ld kB", path, field, kb, total);
+	}
+	if (f)
+		fclose(f);
+}
+
+static void check_sysfs(struct report *r, const struct dimm *d)
+{
+	char text[64];
+	int b;
+
+	for_each_block(b, d) {
+		if (block_read(b, "state", text, sizeof(text)) ||
+		    (strcmp(text, "online") && strcmp(text, "offline") &&
+		     strcmp(text, "going-offline")))
+			wrong(r, "memory%d: state is %s", b, text);
+		if (block_read(b, "valid_zones", text, sizeof(text)) || !text[0])
+			wrong(r, "memory%d: no valid_zones", b);
+	}
+}
+
+static void reader(struct report *r, const struct dimm *d)
+{
+	unsigned long end_pfn = (d->first + d->count) * block_pages();
+
+	for (;; r->reads++) {
+		check_zones(r, end_pfn);
+		check_meminfo(r, "/proc/meminfo", "MemFree");
+		check_meminfo(r, "/sys/devices/system/node/node0/meminfo", "MemUsed");
+		if (r->reads % 16 == 0)
+			check_sysfs(r, d);
+	}
+}
+
+FIXTURE(readers)
+{
+	struct dimm dimm;
+	struct counters base;
+	struct report *report;
+	pid_t pid[READERS];
+	char policy[32];
+};
+
+FIXTURE_SETUP(readers)
+{
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	snprintf(self->dimm.id, sizeof(self->dimm.id), "r%d", getpid());
+	self->report = mmap(NULL, READERS * sizeof(*self->report), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->report);
+	ASSERT_EQ(0, auto_online_set("offline", self->policy, sizeof(self->policy)));
+	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+	/* The last block stays, so that only the start of the zone moves. */
+	ASSERT_EQ(0, block_set(self->dimm.first + self->dimm.count - 1, "online_movable"));
+	ASSERT_EQ(0, counters_read(NODE, &self->base));
+}
+
+FIXTURE_TEARDOWN(readers)
+{
+	int i;
+
+	for (i = 0; i < READERS; i++) {
+		if (self->pid[i] > 0) {
+			kill(self->pid[i], SIGKILL);
+			waitpid(self->pid[i], NULL, 0);
+		}
+	}
+	EXPECT_EQ(0, dimm_unplug(&self->dimm));
+	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+}
+
+TEST_F_TIMEOUT(readers, possible, 900)
+{
+	int i, n, b, steps = atoi(getenv("STEPS") ?: STEPS);
+	struct dimm *d = &self->dimm;
+	unsigned long bytes = self->base.total * getpagesize(), reads = 0;
+	struct counters c;
+
+	for (i = 0; i < READERS; i++) {
+		self->pid[i] = fork();
+		ASSERT_LE(0, self->pid[i]);
+		if (!self->pid[i])
+			reader(&self->report[i], d);
+	}
+	for (n = 0; n < steps; n++) {
+		/* The driver works on it while blocks come and go. */
+		if (n % 20 == 0)
+			ASSERT_EQ(0, host_request(NULL, 0, "balloon %luM",
+						  (bytes >> 20) - (n % 40 ? 0 : 300)));
+		for (b = d->first + d->count - 2; b >= d->first; b--)
+			ASSERT_EQ(0, block_set(b, "online_movable"));
+		for (b = d->first; b < d->first + d->count - 1; b++)
+			ASSERT_EQ(0, block_set(b, "offline"));
+	}
+	ASSERT_EQ(0, host_request(NULL, 0, "balloon 64G"));
+	ASSERT_TRUE(wait_until(!counters_read(NODE, &c) &&
+			       c.total == self->base.total, BLOCK_SECONDS));
+	EXPECT_EQ(0, counters_differ(&self->base, &c));
+
+	for (i = 0; i < READERS; i++) {
+		struct report *r = &self->report[i];
+
+		reads += r->reads;
+		EXPECT_EQ(0UL, r->wrong)
+			TH_LOG("%lu times in %lu: %s", r->wrong, r->reads, r->first);
+	}
+	TH_LOG("%d steps, %lu reads", steps, reads);
+	EXPECT_LT(steps / 10UL, reads);
+}
+
+TEST_HARNESS_MAIN
