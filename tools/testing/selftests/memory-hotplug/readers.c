@@ -5,11 +5,12 @@
  * more present than spanned pages, none that ends where it never ended, no more
  * free memory than memory. And in the end all of it is what it was.
  */
-#include "memhp.h"
-#include "kselftest_harness.h"
-
+#include <limits.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
 
 #define NODE		0
 #define DIMM_BYTES	(512UL << 20)
@@ -19,6 +20,7 @@
 /* What readers report, in memory that they share with the test. */
 struct report {
 	unsigned long reads, wrong;
+	long least_kb;		/* MemTotal at its lowest */
 	char first[256];
 };
 
@@ -39,6 +41,8 @@ static void check_zones(struct report *r, unsigned long end_pfn)
 	struct zone zones[MAX_ZONES], *z;
 	int nr = zones_read(NODE, zones);
 
+	if (nr < 0)
+		wrong(r, "/proc/zoneinfo cannot be read");
 	for (z = zones; z < zones + nr; z++) {
 		if (z->managed > z->present || z->present > z->spanned)
 			wrong(r, "zone %s: %lu managed, %lu present, %lu spanned",
@@ -50,25 +54,29 @@ static void check_zones(struct report *r, unsigned long end_pfn)
 	}
 }
 
+/* @field comes after MemTotal and is part of it. */
 static void check_meminfo(struct report *r, const char *path, const char *field)
 {
-	char line[256], name[64];
-	long kb, total = 0;
+	char line[256], *at;
+	long total = 0, kb = -1;
 	FILE *f = fopen(path, "r");
 
-	while (f && fgets(line, sizeof(line), f)) {
-		/* Of a node every line begins with "Node 0 ". */
-		char *at = strncmp(line, "Node ", 5) ? line : strchr(line + 5, ' ') + 1;
-
-		if (sscanf(at, "%63[^:]: %ld", name, &kb) != 2)
-			continue;
-		if (!strcmp(name, "MemTotal"))
-			total = kb;
-		if (!strcmp(name, field) && (kb < 0 || kb > total))
-			wrong(r, "%s: %s is %ld kB of %ld kB", path, field, kb, total);
+	while (f && kb < 0 && fgets(line, sizeof(line), f)) {
+		at = strstr(line, "MemTotal:");
+		if (at)
+			total = strtol(at + strlen("MemTotal:"), NULL, 10);
+		at = strstr(line, field);
+		if (at)
+			kb = strtol(at + strlen(field), NULL, 10);
+		if (at && (kb < 0 || kb > total))
+			wrong(r, "%s: %s %ld kB of %ld kB", path, field, kb, total);
 	}
+	if (kb < 0)
+		wrong(r, "%s: no %s", path, field);
 	if (f)
 		fclose(f);
+	if (total < r->least_kb)
+		r->least_kb = total;
 }
 
 static void check_sysfs(struct report *r, const struct dimm *d)
@@ -90,10 +98,10 @@ static void reader(struct report *r, const struct dimm *d)
 {
 	unsigned long end_pfn = (d->first + d->count) * block_pages();
 
-	for (;; r->reads++) {
+	for (r->least_kb = LONG_MAX;; r->reads++) {
 		check_zones(r, end_pfn);
-		check_meminfo(r, "/proc/meminfo", "MemFree");
-		check_meminfo(r, "/sys/devices/system/node/node0/meminfo", "MemUsed");
+		check_meminfo(r, "/proc/meminfo", "MemFree:");
+		check_meminfo(r, "/sys/devices/system/node/node0/meminfo", "MemUsed:");
 		if (r->reads % 16 == 0)
 			check_sysfs(r, d);
 	}
@@ -116,6 +124,9 @@ FIXTURE_SETUP(readers)
 	self->report = mmap(NULL, READERS * sizeof(*self->report), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->report);
+	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	if (zone_find(&self->base, "Movable")->spanned)
+		SKIP(return, "zone Movable has memory from boot: no movablecore");
 	ASSERT_EQ(0, auto_online_set("offline", self->policy, sizeof(self->policy)));
 	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
 	/* The last block stays, so that only the start of the zone moves. */
@@ -139,9 +150,10 @@ FIXTURE_TEARDOWN(readers)
 
 TEST_F_TIMEOUT(readers, possible, 900)
 {
-	int i, n, b, steps = atoi(getenv("STEPS") ?: STEPS);
+	int i, n, b, status, steps = atoi(getenv("STEPS") ?: STEPS);
+	long kb_balloon = 256 << 10, total_kb = self->base.total * (getpagesize() / 1024);
 	struct dimm *d = &self->dimm;
-	unsigned long bytes = self->base.total * getpagesize(), reads = 0;
+	unsigned long reads = 0;
 	struct counters c;
 
 	for (i = 0; i < READERS; i++) {
@@ -153,8 +165,7 @@ TEST_F_TIMEOUT(readers, possible, 900)
 	for (n = 0; n < steps; n++) {
 		/* The driver works on it while blocks come and go. */
 		if (n % 20 == 0)
-			ASSERT_EQ(0, host_request(NULL, 0, "balloon %luM",
-						  (bytes >> 20) - (n % 40 ? 0 : 300)));
+			ASSERT_EQ(0, host_request(NULL, 0, "balloon %s", n % 40 ? "64G" : "2G"));
 		for (b = d->first + d->count - 2; b >= d->first; b--)
 			ASSERT_EQ(0, block_set(b, "online_movable"));
 		for (b = d->first; b < d->first + d->count - 1; b++)
@@ -168,12 +179,20 @@ TEST_F_TIMEOUT(readers, possible, 900)
 	for (i = 0; i < READERS; i++) {
 		struct report *r = &self->report[i];
 
+		EXPECT_EQ(0, waitpid(self->pid[i], &status, WNOHANG))
+			TH_LOG("reader %d ended: %d", i, status);
+		kill(self->pid[i], SIGKILL);
+		waitpid(self->pid[i], NULL, 0);
+		self->pid[i] = 0;
 		reads += r->reads;
+		EXPECT_LT(0UL, r->reads);
 		EXPECT_EQ(0UL, r->wrong)
 			TH_LOG("%lu times in %lu: %s", r->wrong, r->reads, r->first);
+		EXPECT_GT(total_kb - kb_balloon, r->least_kb)
+			TH_LOG("the balloon did not grow: MemTotal stayed at %ld kB", r->least_kb);
 	}
 	TH_LOG("%d steps, %lu reads", steps, reads);
-	EXPECT_LT(steps / 10UL, reads);
+	EXPECT_LT(4UL * steps, reads);
 }
 
 TEST_HARNESS_MAIN
