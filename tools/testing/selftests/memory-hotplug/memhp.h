@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,8 @@
 
 #define MEMORY_SYSFS	"/sys/devices/system/memory"
 #define AUTO_ONLINE	MEMORY_SYSFS "/auto_online_blocks"
+#define TRACE_INSTANCE	"/sys/kernel/tracing/instances/memory-hotplug"
+#define NO_EVENTS	"no " TRACE_INSTANCE ": build with CONFIG_FTRACE, mount tracefs"
 #define MAX_BLOCKS	16384
 #define MAX_ZONES	6
 #define HOST_SECONDS	150	/* the host itself gives up sooner */
@@ -158,6 +161,55 @@ static __maybe_unused long read_field(const char *path, const char *field)
 	return found ? (long)value : complain(path, -ENOENT);
 }
 
+static inline int cpus_online(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Count @event, SYSTEM/NAME, in a trace of our own. */
+static __maybe_unused int events_start(const char *event)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), TRACE_INSTANCE "/events/%s/enable", event);
+	if (mkdir(TRACE_INSTANCE, 0755) && errno != EEXIST)
+		return -errno;
+	return write_line(path, "1");
+}
+
+static __maybe_unused void events_stop(void)
+{
+	rmdir(TRACE_INSTANCE);
+}
+
+/* In the buffers of all CPUs, and what no longer is because they are small. */
+static __maybe_unused long events(void)
+{
+	long sum = 0, nr, lost;
+	char path[128];
+	int cpu;
+
+	for (cpu = 0; cpu < cpus_online(); cpu++) {
+		snprintf(path, sizeof(path), TRACE_INSTANCE "/per_cpu/cpu%d/stats", cpu);
+		nr = read_field(path, "entries:");
+		lost = read_field(path, "overrun:");
+		if (nr < 0 || lost < 0)
+			return -EIO;
+		sum += nr + lost;
+	}
+	return sum;
+}
+
+static __maybe_unused int events_clear(void)
+{
+	int fd = open(TRACE_INSTANCE "/trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd < 0)
+		return complain(TRACE_INSTANCE, -errno);
+	close(fd);
+	return 0;
+}
+
 static __maybe_unused unsigned long block_bytes(void)
 {
 	char text[32] = "";
@@ -224,6 +276,22 @@ static __maybe_unused int block_read(int block, const char *file, char *buf,
 
 	snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/%s", block, file);
 	return read_line(path, buf, size);
+}
+
+/* The block that has the page @p points to. */
+static __maybe_unused int block_of(const void *p)
+{
+	unsigned long long entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	off_t at = (unsigned long)p / getpagesize() * sizeof(entry);
+
+	if (fd < 0)
+		return complain("/proc/self/pagemap", -errno);
+	if (pread(fd, &entry, sizeof(entry), at) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	/* Bits 0-54 are the page frame number. */
+	return (entry & ((1ULL << 55) - 1)) / block_pages();
 }
 
 /* 1: online, 0: offline; -EBUSY is a state that no finished write leaves. */

@@ -131,21 +131,6 @@ TEST_F_TIMEOUT(refused, unmovable, TIMEOUT)
 	EXPECT_TRUE(unchanged(self->b, false, &self->base));
 }
 
-static int block_of(const void *p)
-{
-	unsigned long long entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	off_t at = (unsigned long)p / getpagesize() * sizeof(entry);
-
-	if (fd < 0)
-		return complain("/proc/self/pagemap", -errno);
-	if (pread(fd, &entry, sizeof(entry), at) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	/* Bits 0-54 are the page frame number. */
-	return (entry & ((1ULL << 55) - 1)) / block_pages();
-}
-
 /*
  * Memory that is pinned only for a while keeps the kernel trying: what ends
  * that is a signal.
@@ -158,7 +143,10 @@ TEST_F_TIMEOUT(refused, interrupted, TIMEOUT)
 	struct iovec iov;
 	int pipes[2];
 	double start;
+	long tries;
 
+	if (events_start("migrate/mm_migrate_pages"))
+		SKIP(return, NO_EVENTS);
 	ASSERT_EQ(0, block_set(self->b, "online_movable"));
 	ASSERT_EQ(0, counters_read(NODE, &before));
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -170,9 +158,17 @@ TEST_F_TIMEOUT(refused, interrupted, TIMEOUT)
 	iov = (struct iovec){ .iov_base = p, .iov_len = size };
 	ASSERT_EQ((ssize_t)size, vmsplice(pipes[1], &iov, 1, 0));
 
+	ASSERT_EQ(0, events_clear());
 	start = now();
 	EXPECT_EQ(-EINTR, block_set_within(self->b, "offline", 2));
+	tries = events();
 	EXPECT_LE(1, (int)(now() - start));
+	/* Ten times a second, and a little more often at first */
+	EXPECT_LT(0, tries);
+	EXPECT_GE(10 * (long)(now() - start + 1), tries)
+		TH_LOG("%ld times pages were tried in vain in %.1f s", tries,
+		       now() - start);
+	events_stop();
 	EXPECT_GT(BLOCK_SECONDS, (int)(now() - start));
 	EXPECT_TRUE(unchanged(self->b, true, &before));
 	EXPECT_TRUE(usable("Movable", self->mem));

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The lists of free pages that each CPU keeps (pcplists) are empty and stay so
+ * while a block of their zone goes offline: no page freed meanwhile hides there
+ * and keeps the kernel trying. Whoever else needs them empty does not wait, and
+ * does not bring them back before the last one is done.
+ */
+#include <sched.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+
+#define NODE		0
+#define DIMM_BYTES	(256UL << 20)
+#define PASSES		"page_isolation/test_pages_isolated"
+#define FRACTION	"/proc/sys/vm/percpu_pagelist_high_fraction"
+#define TIMEOUT		600
+#define MAX_CPUS	8
+
+/* An offline that needs more of either waits for a page that hides. */
+#define PASSES_MAX	10
+#define OFFLINE_SECONDS	10
+#define ROUNDS		300
+#define STORM_PAGES	1024
+#define STORM_US	30000
+
+/* What pagesets of a zone have in common: -1 where they differ. */
+struct limits {
+	long high_min, high_max, batch;
+	int cpus;
+};
+
+FIXTURE(pcplists)
+{
+	struct dimm dimm;
+	struct counters base;
+	char policy[32];
+	int b;
+};
+
+FIXTURE_SETUP(pcplists)
+{
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	snprintf(self->dimm.id, sizeof(self->dimm.id), "p%d", getpid());
+	ASSERT_EQ(0, auto_online_set("offline", self->policy,
+				     sizeof(self->policy)));
+	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+	ASSERT_LE(2, self->dimm.count);
+	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	self->b = self->dimm.first;
+}
+
+FIXTURE_TEARDOWN(pcplists)
+{
+	events_stop();
+	EXPECT_EQ(0, dimm_unplug(&self->dimm));
+	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+}
+
+static void run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		complain("sched_setaffinity", -errno);
+}
+
+/*
+ * Wait for a round, take pages, free them at a moment that the offline cannot
+ * know, all at once or again and again, and then leave this CPU's pcplists
+ * alone until the next round.
+ */
+static void storm(int cpu, int rounds)
+{
+	size_t size = STORM_PAGES * getpagesize(), i;
+	char round, *p;
+
+	srand(cpu);
+	run_on(cpu);
+	while (read(rounds, &round, 1) == 1) {
+		double end = now() + rand() % STORM_US / 1e6;
+
+		do {
+			p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			if (p == MAP_FAILED)
+				_exit(1);
+			for (i = 0; i < size; i += getpagesize())
+				p[i] = 1;
+			while (round % 2 && now() < end)
+				;
+			munmap(p, size);
+		} while (now() < end);
+	}
+	_exit(0);
+}
+
+TEST_F_TIMEOUT(pcplists, no_page_hides, TIMEOUT)
+{
+	int pipes[MAX_CPUS][2], cpu, cpus = cpus_online(), round, b, status;
+	long nr, sum = 0, most = 0;
+	pid_t pids[MAX_CPUS];
+	double start, longest = 0;
+
+	if (events_start(PASSES))
+		SKIP(return, NO_EVENTS);
+	ASSERT_LE(2, cpus)
+		TH_LOG("a page can hide only on another CPU's list");
+	cpus = cpus < MAX_CPUS ? cpus : MAX_CPUS;
+	ASSERT_EQ(0, block_set(self->b, "online_movable"));
+	ASSERT_EQ(0, block_set(self->b + 1, "online_movable"));
+	for (cpu = 0; cpu < cpus; cpu++) {
+		ASSERT_EQ(0, pipe(pipes[cpu]));
+		pids[cpu] = fork();
+		ASSERT_LE(0, pids[cpu]);
+		if (!pids[cpu]) {
+			close(pipes[cpu][1]);
+			storm(cpu, pipes[cpu][0]);
+		}
+		close(pipes[cpu][0]);
+	}
+
+	for (round = 0; round < ROUNDS; round++) {
+		char mode = round;
+		int err;
+
+		b = self->b + round % 2;
+		ASSERT_EQ(0, events_clear());
+		for (cpu = 0; cpu < cpus; cpu++)
+			ASSERT_EQ(1, write(pipes[cpu][1], &mode, 1));
+		/* Somewhere within the storm */
+		usleep(rand() % STORM_US);
+		start = now();
+		err = block_set_within(b, "offline", OFFLINE_SECONDS);
+		start = now() - start;
+		nr = events();
+		EXPECT_EQ(0, err)
+			TH_LOG("round %d: %s after %.1f s and %ld passes", round,
+			       strerror(-err), start, nr);
+		EXPECT_GE(PASSES_MAX, nr)
+			TH_LOG("round %d: %ld passes in %.1f s, a page was hidden",
+			       round, nr, start);
+		if (err || nr > PASSES_MAX)
+			break;
+		ASSERT_LE(1, nr);
+		most = nr > most ? nr : most;
+		longest = start > longest ? start : longest;
+		sum += nr;
+		ASSERT_EQ(0, block_set(b, "online_movable"));
+	}
+	TH_LOG("%d offlines, %ld passes, at most %ld for one and %.3f s",
+	       round, sum, most, longest);
+
+	/* All of them: a process has the pipes of those before it as well. */
+	for (cpu = 0; cpu < cpus; cpu++)
+		close(pipes[cpu][1]);
+	for (cpu = 0; cpu < cpus; cpu++) {
+		EXPECT_EQ(pids[cpu], waitpid(pids[cpu], &status, 0));
+		EXPECT_EQ(0, status);
+	}
+}
+
+/* Of the zone's pagesets in /proc/zoneinfo */
+static struct limits limits_read(const char *zone)
+{
+	struct limits l = { .high_min = -1, .high_max = -1, .batch = -1 }, n = l;
+	FILE *f = fopen("/proc/zoneinfo", "r");
+	bool found = false;
+	char line[256], name[16];
+	int node;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Node %d, zone %15s", &node, name) == 2)
+			found = node == NODE && !strcmp(name, zone);
+		if (!found)
+			continue;
+		parse_field(line, "batch: ", (unsigned long *)&n.batch);
+		parse_field(line, "high_min: ", (unsigned long *)&n.high_min);
+		if (!parse_field(line, "high_max: ", (unsigned long *)&n.high_max))
+			continue;
+		/* The last of a CPU */
+		if (l.cpus++ && (l.batch != n.batch || l.high_min != n.high_min ||
+				 l.high_max != n.high_max))
+			n.high_max = -1;
+		l.high_max = n.high_max;
+		l.high_min = n.high_min;
+		l.batch = n.batch;
+	}
+	if (f)
+		fclose(f);
+	return l;
+}
+
+static bool disabled(const char *zone)
+{
+	struct limits l = limits_read(zone);
+
+	return l.cpus == cpus_online() && !l.high_min && !l.high_max && l.batch == 1;
+}
+
+static unsigned char *page_in(int block)
+{
+	size_t size = 4096 * getpagesize(), i;
+	unsigned char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (i = 0; p != MAP_FAILED && i < size; i += getpagesize()) {
+		p[i] = 0x5a;
+		if (block < 0 || block_of(p + i) == block)
+			return p + i;
+	}
+	return NULL;
+}
+
+/*
+ * An offline that a pinned page keeps trying is one user of the zone's pcplists,
+ * soft-offlining a page another one.
+ */
+TEST_F_TIMEOUT(pcplists, users_overlap, TIMEOUT)
+{
+	unsigned char *elsewhere, *pinned, *moved;
+	struct limits before, fraction, after;
+	struct iovec iov;
+	int pipes[2], status;
+	char state[32];
+	pid_t pid;
+
+	/* Of a zone that the DIMM has no part in */
+	elsewhere = page_in(-1);
+	ASSERT_NE(NULL, elsewhere);
+	ASSERT_EQ(0, block_set(self->b, "online_movable"));
+	pinned = page_in(self->b);
+	ASSERT_NE(NULL, pinned);
+	moved = page_in(self->b);
+	ASSERT_NE(NULL, moved);
+	ASSERT_EQ(0, pipe(pipes));
+	iov = (struct iovec){ .iov_base = pinned, .iov_len = 1 };
+	ASSERT_EQ(1, vmsplice(pipes[1], &iov, 1, 0));
+	ASSERT_EQ(0, block_set(self->b + 1, "online_movable"));
+	before = limits_read("Movable");
+	ASSERT_LT(0, before.high_max);
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(-block_set_within(self->b, "offline", BLOCK_SECONDS / 2));
+	ASSERT_TRUE(wait_until(disabled("Movable") &&
+			       block_of(moved) != self->b, BLOCK_SECONDS));
+
+	/* Each of the three would have to wait for the child's signal. */
+	EXPECT_EQ(0, madvise(elsewhere, getpagesize(), MADV_SOFT_OFFLINE));
+	EXPECT_EQ(0, madvise(moved, getpagesize(), MADV_SOFT_OFFLINE));
+	EXPECT_TRUE(disabled("Movable"))
+		TH_LOG("the soft-offline brought the pcplists back");
+	EXPECT_EQ(0, write_line(FRACTION, "8"));
+	EXPECT_TRUE(disabled("Movable"))
+		TH_LOG("new limits brought the pcplists back");
+	ASSERT_EQ(0, block_read(self->b, "state", state, sizeof(state)));
+	EXPECT_STREQ("going-offline", state)
+		TH_LOG("had to wait for the offline");
+
+	kill(pid, SIGALRM);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(EINTR, WEXITSTATUS(status));
+	fraction = limits_read("Movable");
+	EXPECT_EQ(fraction.high_max, fraction.high_min);
+	EXPECT_LT(before.high_max, fraction.high_max + 1);
+	EXPECT_EQ(before.batch, fraction.batch);
+	EXPECT_EQ(0, write_line(FRACTION, "0"));
+	after = limits_read("Movable");
+	EXPECT_EQ(before.high_min, after.high_min);
+	EXPECT_EQ(before.high_max, after.high_max);
+	EXPECT_EQ(before.batch, after.batch);
+	EXPECT_EQ(cpus_online(), after.cpus);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+TEST_HARNESS_MAIN
