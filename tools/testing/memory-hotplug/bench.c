@@ -7,9 +7,11 @@
  *	bench blocks GIB	one by one, those of a DIMM of so many GiB
  *	bench devices GIB	a DIMM onlined and unplugged by the kernel, a
  *				virtio-mem device plugged
- *	bench boot GIB		the boot until init is started, page faults, malloc
+ *	bench boot GIB		the boot until init is started, page faults, malloc,
+ *				and a block in use taken offline
  *	bench whole GIB		online all blocks of a DIMM, once
  *	bench bars GIB		check the bars that the stack has to keep, as TAP
+ *	bench device_bars 64	the same for devices
  */
 #include <err.h>
 #include <stdint.h>
@@ -154,7 +156,7 @@ static void wait_for_total(long kib)
 }
 
 /* Movable, as only then it is sure to let go of the DIMM again. */
-static void measure_dimm(unsigned long gib)
+static void measure_dimm(unsigned long gib, uint64_t *add, uint64_t *del)
 {
 	long before = read_field("/proc/meminfo", "MemTotal:");
 
@@ -164,13 +166,13 @@ static void measure_dimm(unsigned long gib)
 		errx(1, "no DIMM of %lu GiB", gib);
 	wait_for_total(before + (gib << 20));
 	sleep(1);
-	printf("device_add_auto_online %lu\n", trace_end("acpi_hotplug_work_fn"));
+	*add = trace_end("acpi_hotplug_work_fn");
 	trace_start();
 	if (host_request(NULL, 0, "del auto"))
 		errx(1, "the DIMM of %lu GiB stays", gib);
 	wait_for_total(before);
 	sleep(1);
-	printf("device_del %lu\n", trace_end("acpi_hotplug_work_fn"));
+	*del = trace_end("acpi_hotplug_work_fn");
 }
 
 /* What the allocator's fast paths cost: single pages, in and out again. */
@@ -213,6 +215,28 @@ static void measure_malloc(void)
 	printf("malloc %lu\n", start);
 }
 
+/* A block full of pages that have to be migrated, to other zones. */
+static void measure_full_block(void)
+{
+	struct dimm dimm = { .id = "full" };
+	size_t size = 112UL << 20;
+	char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	policy("offline");
+	plug(&dimm, 1);
+	set_state(dimm.first, "online_movable");
+	if (map == MAP_FAILED || madvise(map, size, MADV_NOHUGEPAGE))
+		err(1, "112 MiB");
+	for (size_t at = 0; at < size; at += getpagesize())
+		map[at] = 1;
+	for (size_t at = 0; at < size; at += getpagesize() << 8)
+		if (block_of(map + at) != dimm.first)
+			errx(1, "the 112 MiB are not in memory%d", dimm.first);
+	printf("offline_full %lu\n", set_state(dimm.first, "offline"));
+	munmap(map, size);
+}
+
 /* The kernel's own clock when it starts init, in its log in microseconds. */
 static void measure_boot(void)
 {
@@ -232,7 +256,7 @@ static void measure_boot(void)
 	printf("boot %lu\n", us * 1000);
 }
 
-static void measure_virtio_mem(unsigned long gib)
+static uint64_t measure_virtio_mem(unsigned long gib)
 {
 	long before = read_field("/proc/meminfo", "MemTotal:");
 
@@ -245,7 +269,7 @@ static void measure_virtio_mem(unsigned long gib)
 		errx(1, "no resize");
 	wait_for_total(before + (gib << 20));
 	sleep(1);
-	printf("virtio_mem_plug %lu\n", trace_end("virtio_mem_run_wq"));
+	return trace_end("virtio_mem_run_wq");
 }
 
 /* Both zones; ZONE_MOVABLE first, because it can be emptied again. */
@@ -319,25 +343,42 @@ static void check_bars(const struct dimm *dimm)
 	ksft_finished();
 }
 
+/* For 64 GiB; device_del needs that LRU caches are disabled once, not per block. */
+static void check_device_bars(uint64_t add, uint64_t del, uint64_t plug)
+{
+	ksft_print_header();
+	ksft_set_plan(3);
+	check_bar("device_add to last block online", add, 240000000);
+	check_bar("device_del", del, 77000000);
+	check_bar("virtio-mem plug", plug, 100000000);
+	ksft_finished();
+}
+
 int main(int argc, char **argv)
 {
 	struct dimm dimm = { .id = "bench" };
 	struct cost cost[2][3] = {};
+	uint64_t add, del, virtio_mem;
 	unsigned long gib;
 
 	if (argc != 3)
-		errx(2, "usage: bench blocks|devices|boot|whole|bars GIB");
+		errx(2, "usage: bench blocks|devices|boot|whole|bars|device_bars GIB");
 	gib = strtoul(argv[2], NULL, 10);
 	if (!strcmp(argv[1], "boot")) {
 		measure_boot();
 		measure_faults();
 		measure_malloc();
+		measure_full_block();
 		return 0;
 	}
 	mlockall(MCL_CURRENT | MCL_FUTURE);
-	if (!strcmp(argv[1], "devices")) {
-		measure_dimm(gib);
-		measure_virtio_mem(gib / 4);
+	if (strstr(argv[1], "device")) {
+		measure_dimm(gib, &add, &del);
+		virtio_mem = measure_virtio_mem(gib / 4);
+		if (!strcmp(argv[1], "device_bars"))
+			check_device_bars(add, del, virtio_mem);
+		printf("device_add_auto_online %lu\ndevice_del %lu\nvirtio_mem_plug %lu\n",
+		       add, del, virtio_mem);
 		return 0;
 	}
 	policy("offline");
