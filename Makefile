@@ -4,10 +4,11 @@
 BASE    ?= v7.3
 FLAVOUR ?= stack
 SIZE    ?= 64G
+HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check shell tree refresh am bzimage clean setup
+.PHONY: help run test soak bench check shell tree refresh am bzimage clean setup
 
 setup:
 	@scripts/setup
@@ -17,6 +18,9 @@ run: setup ## build the patched kernel, boot it, plug memory and take it out aga
 
 test: setup ## every test; ends with `N passed, N failed, N skipped`
 	@scripts/test
+
+soak: setup ## an hour of random hotplug on the debug kernel; HOURS=8 for more
+	@scripts/soak $(HOURS)
 
 bench: setup ## base and stack side by side; SIZE=512G for one large DIMM
 	@scripts/bench $(SIZE)
@@ -44,8 +48,8 @@ clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
 
 help: ## this list
 	@echo 'Memory hotplug patch stack. Two commands do everything: make run, make test'
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
-		awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | \
+		awk -F'\t' '{ printf "%-16s%s\n", $$1, $$2 }'
 	@echo 'Settings:'
 	@echo '  BASE=v7.3       which series of patches/'
 	@echo '  LINUX=DIR       your own kernel tree in place of the fetched one; only read'
