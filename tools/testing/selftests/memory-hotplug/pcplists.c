@@ -286,4 +286,49 @@ TEST_F_TIMEOUT(pcplists, users_overlap, TIMEOUT)
 	close(pipes[1]);
 }
 
+/* Soft-offline free pages of the block, from its end, for as long as it is there. */
+static void spoil(int block)
+{
+	unsigned long pages = block_pages(), pfn = (block + 1) * pages;
+	int fd = open(MEMORY_SYSFS "/soft_offline_page", O_WRONLY | O_CLOEXEC);
+	char text[32];
+
+	for (; fd >= 0 && pfn > block * pages; pfn -= 32) {
+		snprintf(text, sizeof(text), "0x%lx", (pfn - 1) * getpagesize());
+		if (write(fd, text, strlen(text)) < 0 && errno == EIO)
+			break;
+	}
+	_exit(fd < 0);
+}
+
+/*
+ * Pages that turn bad while the last is done for a block to go offline are
+ * taken off the free lists before or after it, but not amid.
+ */
+TEST_F_TIMEOUT(pcplists, bad_pages, TIMEOUT)
+{
+	struct counters after;
+	int round, status;
+	pid_t pid;
+
+	if (access(MEMORY_SYSFS "/soft_offline_page", W_OK))
+		SKIP(return, "no soft_offline_page: build with CONFIG_MEMORY_FAILURE");
+	for (round = 0; round < 5; round++) {
+		ASSERT_EQ(0, block_set(self->dimm.first, "online_movable"));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid)
+			spoil(self->dimm.first);
+		usleep(rand() % STORM_US);
+		EXPECT_EQ(0, block_set(self->dimm.first, "offline"));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status);
+		/* A block with bad pages does not go online again. */
+		ASSERT_EQ(0, dimm_unplug(&self->dimm));
+		ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+	}
+	ASSERT_EQ(0, counters_read(NODE, &after));
+	EXPECT_EQ(0, counters_differ(&self->base, &after));
+}
+
 TEST_HARNESS_MAIN
