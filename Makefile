@@ -40,7 +40,7 @@ refresh: ## write the commits of that tree back to patches/BASE
 am: ## LINUX=DIR: apply the stack to your own tree, on a branch
 	@scripts/am
 
-bzimage: setup ## FLAVOUR=base|stack|debug|control-NAME: the last line is its path
+bzimage: setup ## build one kernel, FLAVOUR=stack; the last line is its path
 	@scripts/kernel $(FLAVOUR)
 
 clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug

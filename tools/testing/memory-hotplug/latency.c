@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The longest time that interrupts, or preemption, are off while memory comes and
+ * goes, as the irqsoff and preemptoff tracers see it. Under QEMU -icount with
+ * shift=0 what they call a microsecond is 1000 guest instructions. Prints lines
+ * of "TRACER_OPERATION MICROSECONDS FUNCTION", with the function that ended it.
+ */
+#include <err.h>
+
+#include "memhp.h"
+
+#define TRACING	"/sys/kernel/tracing/"
+#define BLOCKS	64
+#define REPEAT	5
+
+static struct dimm dimm = { .id = "latency" };
+
+static void must(const char *what, int err)
+{
+	if (err)
+		errx(1, "%s: %s", what, strerror(-err));
+}
+
+static void set_block(int number, const char *state)
+{
+	must(state, block_set(dimm.first + number - 1, state));
+}
+
+static void online_first(void)
+{
+	set_block(1, "online_kernel");
+}
+
+static void offline_first(void)
+{
+	set_block(1, "offline");
+}
+
+static void online_last(void)
+{
+	set_block(BLOCKS, "online_kernel");
+}
+
+static void offline_last(void)
+{
+	set_block(BLOCKS, "offline");
+}
+
+static void wait_for_total(long kib)
+{
+	if (!wait_until(read_field("/proc/meminfo", "MemTotal:") == kib, 60))
+		errx(1, "MemTotal does not reach %ld KiB", kib);
+}
+
+static void change_total(const char *request, long gib)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+
+	must(request, host_request(NULL, 0, "%s", request));
+	wait_for_total(before + (gib << 20));
+}
+
+static void device_add(void)
+{
+	change_total("add dimm auto 4G", 4);
+}
+
+static void device_del(void)
+{
+	change_total("del auto", -4);
+}
+
+static void virtio_mem_plug(void)
+{
+	change_total("resize vm0 1G", 1);
+}
+
+static void virtio_mem_unplug(void)
+{
+	change_total("resize vm0 0G", -1);
+}
+
+/* A pair of operations: the second one undoes the first. */
+static const struct operation {
+	const char *name;
+	void (*run)(void);
+} operations[][2] = {
+	{ { "online_1", online_first }, { "offline_1", offline_first } },
+	{ { "online_64", online_last }, { "offline_64", offline_last } },
+	{ { "device_add", device_add }, { "device_del", device_del } },
+	{ { "virtio_mem_plug", virtio_mem_plug }, { "virtio_mem_unplug", virtio_mem_unplug } },
+};
+
+struct section {
+	long us;
+	char function[64];
+};
+
+/* Who ended the longest section: the first caller of locking and tracing. */
+static void read_function(struct section *s)
+{
+	FILE *trace = fopen(TRACING "trace", "r");
+	bool stack = false;
+	char line[256], name[64];
+
+	strcpy(s->function, "?");
+	while (trace && fgets(line, sizeof(line), trace)) {
+		stack |= !!strstr(line, "<stack trace>");
+		if (!stack || sscanf(line, " => %63s", name) != 1 ||
+		    strstr(name, "trace") || strstr(name, "_raw_") || strstr(name, "preempt_"))
+			continue;
+		strcpy(s->function, name);
+		break;
+	}
+	if (trace)
+		fclose(trace);
+}
+
+/*
+ * An interrupt may come anywhere and makes a section longer, but not each time:
+ * the shortest of some runs is what the operation itself needs.
+ */
+static void measure(const struct operation *op, struct section *least)
+{
+	struct section s;
+
+	must("tracing", write_line(TRACING "tracing_max_latency", "0"));
+	op->run();
+	s.us = read_field(TRACING "tracing_max_latency", "");
+	read_function(&s);
+	if (!least->us || s.us < least->us)
+		*least = s;
+}
+
+static void measure_all(const char *tracer)
+{
+	must(tracer, write_line(TRACING "current_tracer", tracer));
+	for (size_t i = 0; i < sizeof(operations) / sizeof(*operations); i++) {
+		struct section s[2] = {};
+
+		must("policy", auto_online_set(i < 2 ? "offline" : "online_movable", NULL, 0));
+		for (int n = 0; n < REPEAT; n++)
+			for (int k = 0; k < 2; k++)
+				measure(&operations[i][k], &s[k]);
+		for (int k = 0; k < 2; k++)
+			printf("%s_%s %ld %s\n", tracer, operations[i][k].name, s[k].us,
+			       s[k].function);
+		/* What was offline up to now is the rest of the zone. */
+		for (int b = 1; !i && b < BLOCKS; b++)
+			set_block(b, "online_kernel");
+	}
+	for (int b = 1; b < BLOCKS; b++)
+		set_block(b, "offline");
+	must("nop", write_line(TRACING "current_tracer", "nop"));
+}
+
+int main(void)
+{
+	must("policy", auto_online_set("offline", NULL, 0));
+	must("virtio-mem", host_request(NULL, 0, "add virtio-mem vm0 1G"));
+	must("DIMM", dimm_plug(&dimm, BLOCKS * block_bytes()));
+	must("tracing", write_line(TRACING "trace_clock", "local"));
+	measure_all("irqsoff");
+	measure_all("preemptoff");
+	return 0;
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What zones keep in reserve follows from how much memory there is, whoever
+ * computed it last: here a sysctl, or memory that went online meanwhile.
+ */
+#include <sched.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#define NODE		0
+#define RATIOS		"/proc/sys/vm/lowmem_reserve_ratio"
+#define DIMM_BYTES	(1UL << 30)
+#define ROUNDS		100
+#define EVENT		"kmem/mm_setup_per_zone_lowmem_reserve"
+
+/* The reserves of node 0, a zone a line, as /proc/zoneinfo prints them. */
+static int reserves_read(unsigned long reserve[MAX_ZONES][MAX_ZONES])
+{
+	FILE *f = fopen("/proc/zoneinfo", "r");
+	char line[256], *at;
+	int zone = -1, node = -1, i;
+
+	if (!f)
+		return complain("/proc/zoneinfo", -errno);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Node %d, zone", &node) == 1)
+			zone++;
+		at = strchr(line, '(');
+		if (node != NODE || zone >= MAX_ZONES || !at || !strstr(line, "protection: "))
+			continue;
+		for (i = 0; i < MAX_ZONES && (*at == '(' || *at == ','); i++)
+			reserve[zone][i] = strtoul(at + 1, &at, 10);
+	}
+	fclose(f);
+	return zone < 0 ? -ENOENT : 0;
+}
+
+/* How many are not what managed pages and ratios make of them; says the first. */
+static int reserves_differ(const char *ratios)
+{
+	unsigned long reserve[MAX_ZONES][MAX_ZONES] = {}, ratio, pages;
+	struct zone zones[MAX_ZONES];
+	int nr = zones_read(NODE, zones), i, j, differ = 0;
+	char *at = (char *)ratios;
+
+	if (nr < 0 || reserves_read(reserve))
+		return -EIO;
+	for (i = 0; i < nr - 1; i++) {
+		ratio = strtoul(at, &at, 10);
+		for (j = i + 1, pages = 0; j < nr; j++) {
+			unsigned long want;
+
+			pages += zones[j].managed;
+			want = ratio && zones[i].managed ? pages / ratio : 0;
+			if (reserve[i][j] != want && !differ++)
+				printf("# zone %s keeps %lu pages from those who may use zone %s, not %lu\n",
+				       zones[i].name, reserve[i][j], zones[j].name, want);
+		}
+	}
+	return differ;
+}
+
+FIXTURE(reserves)
+{
+	struct dimm dimm;
+	char policy[32], ratios[128];
+	volatile bool *stop;
+	pid_t pid;
+};
+
+FIXTURE_SETUP(reserves)
+{
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	self->stop = mmap(NULL, sizeof(*self->stop), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->stop);
+	ASSERT_EQ(0, read_line(RATIOS, self->ratios, sizeof(self->ratios)));
+	snprintf(self->dimm.id, sizeof(self->dimm.id), "s%d", getpid());
+	ASSERT_EQ(0, auto_online_set("offline", self->policy, sizeof(self->policy)));
+	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+	/* So that it takes a while from the first zone to the last. */
+	if (events_start(EVENT))
+		SKIP(return, NO_EVENTS);
+}
+
+FIXTURE_TEARDOWN(reserves)
+{
+	if (self->pid > 0) {
+		kill(self->pid, SIGKILL);
+		waitpid(self->pid, NULL, 0);
+	}
+	events_stop();
+	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+}
+
+/*
+ * Both on one CPU, and the one that puts memory online goes first: it interrupts
+ * the other one wherever that is, which then finishes and is the last.
+ */
+TEST_F_TIMEOUT(reserves, last_one_is_right, 600)
+{
+	const struct sched_param fifo = { .sched_priority = 1 }, other = {};
+	int n, status, block = self->dimm.first;
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpu), &cpu));
+	for (n = 0; n < ROUNDS; n++) {
+		*self->stop = false;
+		self->pid = fork();
+		ASSERT_LE(0, self->pid);
+		if (!self->pid) {
+			while (!*self->stop)
+				if (write_line(RATIOS, self->ratios))
+					_exit(1);
+			_exit(0);
+		}
+		ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &fifo));
+		usleep(1000);
+		ASSERT_EQ(0, block_set(block, "online_kernel"));
+		*self->stop = true;
+		ASSERT_EQ(0, sched_setscheduler(0, SCHED_OTHER, &other));
+		ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
+		self->pid = 0;
+		ASSERT_EQ(0, status);
+		ASSERT_EQ(0, reserves_differ(self->ratios))
+			TH_LOG("round %d", n);
+
+		/* The kernel may have found use for the block. */
+		if (block_set_within(block, "offline", 1))
+			ASSERT_GT(self->dimm.first + self->dimm.count, ++block);
+	}
+}
+
+TEST_HARNESS_MAIN
