@@ -8,7 +8,7 @@ HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench check shell tree refresh am bzimage clean setup
+.PHONY: help run test soak bench latency check shell tree refresh am bzimage clean setup
 
 setup:
 	@scripts/setup
@@ -24,6 +24,9 @@ soak: setup ## an hour of random hotplug on the debug kernel; HOURS=8 for more
 
 bench: setup ## base and stack side by side; SIZE=512G for one large DIMM
 	@scripts/bench $(SIZE)
+
+latency: setup ## longest sections with interrupts or preemption off, base and stack
+	@scripts/latency
 
 check: setup ## the series itself: applies, builds, checkpatch, sparse, coccinelle
 	@scripts/check

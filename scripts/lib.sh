@@ -119,10 +119,13 @@ new_worktree() {
 		git -C "$tree" worktree add -f --detach "$1" "$2"
 }
 
-# seed FROM TO: start the O= directory TO with the objects of FROM, whose source
-# is the same. make goes by time, so the source must look older than they are.
+# seed FLAVOUR TO: start the O= directory TO with the objects of FLAVOUR, whose
+# source is the same. make goes by time, so the source must look older than they are.
 seed() {
 	rm -rf "$2"
-	cp -a "$1" "$2"
+	(
+		flock -w 3600 9 || die "another run builds $1 for an hour already"
+		cp -a "$build/$1/." "$2"
+	) 9> "$build/lock-$1"
 	(cd "${2%/*}" && git ls-files -z | xargs -0 touch -h -d 2000-01-01)
 }
