@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The longest time that interrupts, or preemption, are off while memory comes and
- * goes, as the irqsoff and preemptoff tracers see it. Under QEMU -icount with
+ * latency irqsoff|preemptoff: the longest time that interrupts, or preemption, are
+ * off while memory comes and goes, as the tracer of that name sees it. Under QEMU -icount with
  * shift=0 what they call a microsecond is 1000 guest instructions. Prints lines
  * of "TRACER_OPERATION MICROSECONDS FUNCTION", with the function that ended it.
  */
@@ -149,18 +149,16 @@ static void measure_all(const char *tracer)
 		for (int b = 1; !i && b < BLOCKS; b++)
 			set_block(b, "online_kernel");
 	}
-	for (int b = 1; b < BLOCKS; b++)
-		set_block(b, "offline");
-	must("nop", write_line(TRACING "current_tracer", "nop"));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc != 2)
+		errx(2, "usage: latency irqsoff|preemptoff");
 	must("policy", auto_online_set("offline", NULL, 0));
 	must("virtio-mem", host_request(NULL, 0, "add virtio-mem vm0 1G"));
 	must("DIMM", dimm_plug(&dimm, BLOCKS * block_bytes()));
 	must("tracing", write_line(TRACING "trace_clock", "local"));
-	measure_all("irqsoff");
-	measure_all("preemptoff");
+	measure_all(argv[1]);
 	return 0;
 }
