@@ -4,7 +4,6 @@
 
 passed=0 failed=0 skipped=0
 flavours=
-only=
 
 wanted() {
 	[ -n "$only" ] || return 0

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * latency irqsoff|preemptoff: the longest time that interrupts, or preemption, are
- * off while memory comes and goes, as the tracer of that name sees it. Under QEMU -icount with
- * shift=0 what they call a microsecond is 1000 guest instructions. Prints lines
- * of "TRACER_OPERATION MICROSECONDS FUNCTION", with the function that ended it.
+ * latency irqsoff|preemptoff: the longest time that interrupts, or preemption,
+ * are off while memory comes and goes, as the tracer of that name sees it. Under
+ * QEMU -icount with shift=0 what it calls a microsecond is 1000 guest instructions.
+ * Prints lines of "TRACER_OPERATION MICROSECONDS FUNCTION", with the function
+ * that ended the section.
  */
 #include <err.h>
 

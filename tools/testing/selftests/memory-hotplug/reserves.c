@@ -11,7 +11,8 @@
 #define NODE		0
 #define RATIOS		"/proc/sys/vm/lowmem_reserve_ratio"
 #define DIMM_BYTES	(1UL << 30)
-#define ROUNDS		100
+#define ROUNDS		5
+#define HOLD_SECONDS	30
 #define EVENT		"kmem/mm_setup_per_zone_lowmem_reserve"
 
 /* The reserves of node 0, a zone a line, as /proc/zoneinfo prints them. */
@@ -65,7 +66,8 @@ FIXTURE(reserves)
 {
 	struct dimm dimm;
 	char policy[32], ratios[128];
-	volatile bool *stop;
+	volatile bool *held;
+	int pipe;
 	pid_t pid;
 };
 
@@ -73,16 +75,22 @@ FIXTURE_SETUP(reserves)
 {
 	if (!have_host())
 		SKIP(return, "no host port: run under scripts/vm");
-	self->stop = mmap(NULL, sizeof(*self->stop), PROT_READ | PROT_WRITE,
+	if (cpus_online() < 2)
+		SKIP(return, "two CPUs are needed");
+	self->held = mmap(NULL, sizeof(*self->held), PROT_READ | PROT_WRITE,
 			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, (void *)self->stop);
+	ASSERT_NE(MAP_FAILED, (void *)self->held);
 	ASSERT_EQ(0, read_line(RATIOS, self->ratios, sizeof(self->ratios)));
 	snprintf(self->dimm.id, sizeof(self->dimm.id), "s%d", getpid());
 	ASSERT_EQ(0, auto_online_set("offline", self->policy, sizeof(self->policy)));
 	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
-	/* So that it takes a while from the first zone to the last. */
 	if (events_start(EVENT))
 		SKIP(return, NO_EVENTS);
+	/* Lower zones have been told of some zones above this one, but not of all. */
+	ASSERT_EQ(0, write_line(TRACE_INSTANCE "/events/" EVENT "/filter",
+				"upper_name == \"Normal\""));
+	self->pipe = open(TRACE_INSTANCE "/trace_pipe", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, self->pipe);
 }
 
 FIXTURE_TEARDOWN(reserves)
@@ -91,38 +99,65 @@ FIXTURE_TEARDOWN(reserves)
 		kill(self->pid, SIGKILL);
 		waitpid(self->pid, NULL, 0);
 	}
+	close(self->pipe);
 	events_stop();
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
 }
 
+static void use_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 /*
- * Both on one CPU, and the one that puts memory online goes first: it interrupts
- * the other one wherever that is, which then finishes and is the last.
+ * Write the ratios that are there already, and keep whoever does that from
+ * finishing: the first event wakes a task with a realtime priority, which does
+ * not leave the CPU until it is told to.
  */
-TEST_F_TIMEOUT(reserves, last_one_is_right, 600)
+static int write_and_hold(FIXTURE_DATA(reserves) *self)
 {
 	const struct sched_param fifo = { .sched_priority = 1 }, other = {};
-	int n, status, block = self->dimm.first;
-	cpu_set_t cpu;
+	char line[256];
+	double end;
+	pid_t pid;
+	int status;
 
-	CPU_ZERO(&cpu);
-	CPU_SET(0, &cpu);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpu), &cpu));
+	use_cpu(0);
+	if (sched_setscheduler(0, SCHED_FIFO, &fifo))
+		return 1;
+	pid = fork();
+	if (!pid) {
+		sched_setscheduler(0, SCHED_OTHER, &other);
+		_exit(!!write_line(RATIOS, self->ratios));
+	}
+	if (pid < 0 || read(self->pipe, line, sizeof(line)) <= 0)
+		return 2;
+	*self->held = true;
+	end = now() + HOLD_SECONDS;
+	while (*self->held && now() < end)
+		;
+	sched_setscheduler(0, SCHED_OTHER, &other);
+	return waitpid(pid, &status, 0) == pid && !status ? 0 : 3;
+}
+
+TEST_F_TIMEOUT(reserves, last_one_is_right, 300)
+{
+	int n, status, block = self->dimm.first;
+
+	use_cpu(1);
 	for (n = 0; n < ROUNDS; n++) {
-		*self->stop = false;
+		ASSERT_EQ(0, events_clear());
 		self->pid = fork();
 		ASSERT_LE(0, self->pid);
-		if (!self->pid) {
-			while (!*self->stop)
-				if (write_line(RATIOS, self->ratios))
-					_exit(1);
-			_exit(0);
-		}
-		ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &fifo));
-		usleep(1000);
+		if (!self->pid)
+			_exit(write_and_hold(self));
+		ASSERT_TRUE(wait_until(*self->held, HOLD_SECONDS));
 		ASSERT_EQ(0, block_set(block, "online_kernel"));
-		*self->stop = true;
-		ASSERT_EQ(0, sched_setscheduler(0, SCHED_OTHER, &other));
+		*self->held = false;
 		ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
 		self->pid = 0;
 		ASSERT_EQ(0, status);
