@@ -12,7 +12,7 @@
 
 #define TRACING	"/sys/kernel/tracing/"
 #define BLOCKS	64
-#define REPEAT	5
+#define REPEAT	12
 
 static struct dimm dimm = { .id = "latency" };
 
@@ -63,12 +63,12 @@ static void change_total(const char *request, long gib)
 
 static void device_add(void)
 {
-	change_total("add dimm auto 4G", 4);
+	change_total("add dimm auto 1G", 1);
 }
 
 static void device_del(void)
 {
-	change_total("del auto", -4);
+	change_total("del auto", -1);
 }
 
 static void virtio_mem_plug(void)
