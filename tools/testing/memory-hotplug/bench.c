@@ -349,7 +349,7 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t plug)
 	ksft_print_header();
 	ksft_set_plan(3);
 	check_bar("device_add to last block online", add, 210000000);
-	check_bar("device_del", del, 72000000);
+	check_bar("device_del", del, 73000000);
 	check_bar("virtio-mem plug", plug, 100000000);
 	ksft_finished();
 }
