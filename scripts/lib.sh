@@ -110,13 +110,14 @@ lost_lines() {
 		!($0 in has)' | tr '\n' ' '
 }
 
-# new_worktree DIR COMMIT: another source tree of the same repository.
+# new_worktree DIR COMMIT: another source tree of the same repository. -f -f: one that
+# was interrupted stays locked.
 new_worktree() {
 	need_space "$build" 3000
 	mkdir -p "$build/src"
 	git -C "$tree" worktree prune
 	step "check out ${1##*/}" "$build/log/worktree" \
-		git -C "$tree" worktree add -f --detach "$1" "$2"
+		git -C "$tree" worktree add -f -f --detach "$1" "$2"
 }
 
 # seed FLAVOUR TO: start the O= directory TO with the objects of FLAVOUR, whose
