@@ -58,6 +58,13 @@ kill_tree() {
 	kill "$1" 2>/dev/null || true
 }
 
+# Those of ours that are still there: not a process that has the number of one now.
+kill_children() {
+	for child in $(pgrep -P $$); do
+		kill_tree "$child"
+	done
+}
+
 # step TEXT LOG COMMAND...: run COMMAND with its output in LOG. A terminal
 # shows how far it is: the last line of LOG and the time so far. When it fails,
 # $hint, if set, tells what else can be done.

@@ -38,8 +38,9 @@ made() {
 
 boot() {
 	flavour=$1 log=$2 seconds=$3 options=$4 command=$5
+	rm -f "$log.out" "$log.err"
 	if ! made "$flavour"; then
-		echo "no kernel or no guest could be made, see above" > "$log.err"
+		echo "no kernel or no guest could be made, see above" | tee "$log.out" > "$log.err"
 		return 70
 	fi
 	kernel=$build/$flavour/arch/x86/boot/bzImage
@@ -74,6 +75,8 @@ vm_test() {
 	planned=$(grep -E '^1\.\.[0-9]+$' "$log.out" | awk -F. '{ sum += $3 } END { print sum + 0 }')
 	if [ $status -eq 70 ]; then
 		verdict not "$name" "$(tail -n 1 "$log.err")"
+	elif grep -q '^1\.\.0$' "$log.out"; then
+		verdict not "$name" "a program ran no test at all; output: $log.out"
 	elif [ ! -s "$log.tap" ]; then
 		case $status in
 		0) verdict ok "$name" ;;

@@ -128,6 +128,8 @@ static void measure(const struct operation *op, struct section *least)
 	must("tracing", write_line(TRACING "tracing_max_latency", "0"));
 	op->run();
 	s.us = read_field(TRACING "tracing_max_latency", "");
+	if (s.us <= 0)
+		errx(1, "%s: the tracer saw nothing", op->name);
 	read_function(&s);
 	if (!least->us || s.us < least->us)
 		*least = s;
