@@ -36,8 +36,10 @@ made() {
 	flavours="$flavours $1"
 }
 
+# The limits are for a machine with nothing else to do; they only end what hangs.
+patience=4
 boot() {
-	flavour=$1 log=$2 seconds=$3 options=$4 command=$5
+	flavour=$1 log=$2 seconds=$(($3 * patience)) options=$4 command=$5
 	rm -f "$log.out" "$log.err"
 	if ! made "$flavour"; then
 		echo "no kernel or no guest could be made, see above" | tee "$log.out" > "$log.err"

@@ -49,7 +49,7 @@ static void offline_last(void)
 
 static void wait_for_total(long kib)
 {
-	if (!wait_until(read_field("/proc/meminfo", "MemTotal:") == kib, 60))
+	if (!wait_until(read_field("/proc/meminfo", "MemTotal:") == kib, BLOCK_SECONDS))
 		errx(1, "MemTotal does not reach %ld KiB", kib);
 }
 

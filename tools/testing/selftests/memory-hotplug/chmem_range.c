@@ -10,7 +10,7 @@
 #define DIMM_BYTES	(1024UL << 20)
 #define PIPES		40
 #define PARTIAL		64	/* exit status of chmem */
-#define TIMEOUT		600
+#define TIMEOUT		3600	/* as for BLOCK_SECONDS */
 
 /* What there is, and how it should be. */
 static bool present[MAX_BLOCKS], online[MAX_BLOCKS];

@@ -9,7 +9,7 @@
 #define NODE		0
 #define DIMM_BYTES	(1024UL << 20)
 #define TOUCH_BYTES	(24UL << 20)
-#define TIMEOUT		900
+#define TIMEOUT		3600	/* as for BLOCK_SECONDS */
 
 static unsigned char as[MAX_BLOCKS];
 static struct counters base;
@@ -36,12 +36,12 @@ static bool move(struct __test_metadata *_metadata, int b, int to)
 	int err;
 
 	if (as[b] == NORMAL)
-		err = block_offline_retry(b, BLOCK_SECONDS);
+		err = block_offline_retry(b, RETRY_SECONDS);
 	else
 		err = block_set(b, online_as[to]);
 	if (as[b] == NORMAL && (err == -EBUSY || err == -EINTR))
 		SKIP(return false, "memory%d has kernel memory for more than %d s",
-		     b, BLOCK_SECONDS);
+		     b, RETRY_SECONDS);
 	ASSERT_EQ(0, err)
 		TH_LOG("memory%d: %s: %s", b, online_as[to], strerror(-err));
 	as[b] = to;
@@ -189,8 +189,8 @@ TEST_F_TIMEOUT(dimm, free_lists, TIMEOUT)
 		counters_read(NODE, &c);
 		z = zone_find(&c, name);
 		(long)z->free == buddy;
-	}), 10))
-		TH_LOG("zone %s: %lu pages free, but %ld on the free lists, for 10 s",
+	}), BLOCK_SECONDS))
+		TH_LOG("zone %s: %lu pages free, but %ld on the free lists",
 		       name, z->free, buddy);
 	EXPECT_LE(z->free + z->pcp, z->managed);
 	EXPECT_GT(z->free, z->managed / 2);

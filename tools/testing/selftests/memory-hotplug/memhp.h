@@ -32,8 +32,14 @@
 #define NO_EVENTS	"no " TRACE_INSTANCE ": build with CONFIG_FTRACE, mount tracefs"
 #define MAX_BLOCKS	16384
 #define MAX_ZONES	6
-#define HOST_SECONDS	150	/* the host itself gives up sooner */
-#define BLOCK_SECONDS	60	/* emulated CPUs and debug kernels are slow */
+/*
+ * How long to wait for what has to come.  The host limits the time that a program
+ * has: only it knows how fast the machine is, and the clock of a guest under
+ * QEMU -icount jumps ahead whenever it is idle.
+ */
+#define BLOCK_SECONDS	3600
+/* For a block that other kernel memory may keep from going offline */
+#define RETRY_SECONDS	60
 
 /* What becomes of a block: also an index of zone_name[] and online_as[]. */
 enum { OFFLINE, NORMAL, MOVABLE };
@@ -401,7 +407,7 @@ static __maybe_unused int block_offline_retry(int block, int seconds)
 	int err;
 
 	for (;;) {
-		err = block_set_within(block, "offline", BLOCK_SECONDS / 4);
+		err = block_set_within(block, "offline", RETRY_SECONDS / 4);
 		if ((err != -EBUSY && err != -EINTR) || now() > end)
 			return err;
 		/* RCU and workqueues have to free things as well. */
@@ -585,6 +591,16 @@ static __maybe_unused int host_port(char *path, size_t size)
 	return err;
 }
 
+static inline int poll_retry(struct pollfd *pfd)
+{
+	int n;
+
+	do
+		n = poll(pfd, 1, -1);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
 static __maybe_unused bool have_host(void)
 {
 	char path[300];
@@ -592,13 +608,15 @@ static __maybe_unused bool have_host(void)
 	return !host_port(path, sizeof(path));
 }
 
-/* Ask the host for something; @reply is what it answered after "ok ". */
+/*
+ * Ask the host for something; @reply is what it answered after "ok ".  It always
+ * answers, and when is not measured with the guest's clock.
+ */
 static __maybe_unused __printf(3, 4)
 int host_request(char *reply, size_t size, const char *fmt, ...)
 {
 	struct pollfd pfd = { .events = POLLOUT };
 	char path[300], line[256] = "";
-	double end = now() + HOST_SECONDS;
 	size_t len;
 	va_list ap;
 	ssize_t n;
@@ -616,19 +634,14 @@ int host_request(char *reply, size_t size, const char *fmt, ...)
 	va_end(ap);
 	strcat(line, "\n");
 	len = strlen(line);
-	err = -ETIMEDOUT;
-	if (poll(&pfd, 1, HOST_SECONDS * 1000) != 1)
-		goto out;
 	err = -EIO;
-	if (write(pfd.fd, line, len) != (ssize_t)len)
+	if (poll_retry(&pfd) != 1 || write(pfd.fd, line, len) != (ssize_t)len)
 		goto out;
 
 	pfd.events = POLLIN;
 	for (len = 0; !len || line[len - 1] != '\n'; len += n) {
-		double left = end - now();
-
-		err = -ETIMEDOUT;
-		if (left < 0 || poll(&pfd, 1, 1000 * left) != 1)
+		err = -EIO;
+		if (poll_retry(&pfd) != 1)
 			goto out;
 		n = read(pfd.fd, line + len, sizeof(line) - 1 - len);
 		err = n < 0 ? -errno : -EPIPE;
@@ -680,13 +693,21 @@ static __maybe_unused int dimm_plug(struct dimm *d, unsigned long bytes)
 	return 0;
 }
 
+static __maybe_unused bool block_movable(int block)
+{
+	char zones[64];
+
+	return !block_read(block, "valid_zones", zones, sizeof(zones)) &&
+	       !strcmp(zones, "Movable");
+}
+
 /*
  * Takes offline what is online.  Last first, and again while some of it stays:
  * what describes a block (KASAN's shadow, page_ext) may be in another one.
  */
 static __maybe_unused int dimm_offline(const struct dimm *d)
 {
-	double end = now() + BLOCK_SECONDS;
+	double end = now() + RETRY_SECONDS;
 	int b, err, busy;
 
 	for (;;) {
@@ -694,7 +715,8 @@ static __maybe_unused int dimm_offline(const struct dimm *d)
 		for (b = d->first + d->count - 1; b >= d->first; b--) {
 			if (!block_online(b))
 				continue;
-			err = block_set_within(b, "offline", BLOCK_SECONDS / 4);
+			err = block_set_within(b, "offline", block_movable(b) ?
+					       BLOCK_SECONDS : RETRY_SECONDS / 4);
 			if (err && err != -EBUSY && err != -EINTR)
 				return err;
 			busy = err ? err : busy;

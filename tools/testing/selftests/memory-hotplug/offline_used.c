@@ -68,7 +68,7 @@ FIXTURE_TEARDOWN(offline_used)
 	EXPECT_EQ(0, write_line(AUTO_ONLINE, self->policy));
 }
 
-TEST_F_TIMEOUT(offline_used, survives, 600)
+TEST_F_TIMEOUT(offline_used, survives, BLOCK_SECONDS)
 {
 	unsigned long page = getpagesize(), pages = self->bytes / page, i;
 	unsigned long kept = pages / variant->of * variant->keep;

@@ -12,7 +12,7 @@
 #define RATIOS		"/proc/sys/vm/lowmem_reserve_ratio"
 #define DIMM_BYTES	(1UL << 30)
 #define ROUNDS		5
-#define HOLD_SECONDS	30
+#define HOLD_SECONDS	600
 #define EVENT		"kmem/mm_setup_per_zone_lowmem_reserve"
 
 /* The reserves of node 0, a zone a line, as /proc/zoneinfo prints them. */
@@ -157,7 +157,7 @@ static int write_and_hold(FIXTURE_DATA(reserves) *self)
 	return waitpid(pid, &status, 0) == pid && !status ? 0 : 3;
 }
 
-TEST_F_TIMEOUT(reserves, last_one_is_right, 300)
+TEST_F_TIMEOUT(reserves, last_one_is_right, BLOCK_SECONDS)
 {
 	int n, status, block = self->dimm.first;
 

@@ -8,7 +8,7 @@
 
 #define NODE		0
 #define SIZE_MB		1024
-#define SECONDS		60
+#define SECONDS		BLOCK_SECONDS
 
 FIXTURE(virtio_mem)
 {
@@ -66,7 +66,7 @@ FIXTURE_TEARDOWN(virtio_mem)
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
 }
 
-TEST_F_TIMEOUT(virtio_mem, resize, 900)
+TEST_F_TIMEOUT(virtio_mem, resize, BLOCK_SECONDS)
 {
 	/* Whole memory blocks, parts of one, up, down, all of it and nothing */
 	static const unsigned long mb[] = {
