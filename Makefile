@@ -4,11 +4,12 @@
 BASE    ?= v7.3
 FLAVOUR ?= stack
 SIZE    ?= 64G
+OP      ?= blocks
 HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench latency check shell tree refresh am bzimage clean setup
+.PHONY: help run test soak bench profile latency check shell tree refresh am bzimage clean setup
 
 setup:
 	@scripts/setup
@@ -24,6 +25,9 @@ soak: setup ## an hour of random hotplug on the debug kernel; HOURS=8 for more
 
 bench: setup ## base and stack side by side; SIZE=512G for one large DIMM
 	@scripts/bench $(SIZE)
+
+profile: setup ## instructions and cache misses by kernel function; OP='device 4'
+	@scripts/profile $(OP)
 
 latency: setup ## longest sections with interrupts or preemption off, base and stack
 	@scripts/latency
