@@ -16,11 +16,15 @@
 #include <err.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <x86intrin.h>
 
 #include "memhp.h"
 
 #define REPEAT	9
+#define USE_BYTES	(8UL << 20)	/* the pcplists keep these 2,048 pages */
+/* What QEMU counts for copying a page with rep movsb, a byte at a time. */
+#define COPY_COST	4101
 #define TRACING	"/sys/kernel/tracing/"
 
 static uint64_t costs[MAX_BLOCKS];
@@ -68,6 +72,28 @@ static struct cost measure_block(const char *online, int block)
 	return (struct cost){ on[REPEAT / 2], off[REPEAT / 2] };
 }
 
+/*
+ * The first one after ZONE_MOVABLE was used: its pcplists hold what was freed last. A
+ * child has small pages, where mlockall() gave this process large ones.
+ */
+static uint64_t offline_after_use(int block)
+{
+	pid_t pid;
+	char *p;
+
+	set_state(block, "online_movable");
+	pid = fork();
+	if (!pid) {
+		p = memory_map(USE_BYTES);
+		if (p)
+			memset(p, 1, USE_BYTES);
+		_exit(!p);
+	}
+	if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+		err(1, "child");
+	return set_state(block, "offline");
+}
+
 /* Online block after block, and measure some of them closely on the way. */
 static void measure_zone(const struct dimm *dimm, const char *zone,
 			 const char *online, struct cost cost[3])
@@ -82,6 +108,8 @@ static void measure_zone(const struct dimm *dimm, const char *zone,
 			printf("online_%s_%d %lu\n", zone, number, cost->online);
 			printf("offline_%s_%d %lu\n", zone, number, cost->offline);
 			cost++;
+			if (number == dimm->count && !strcmp(zone, "movable"))
+				printf("offline_movable_used %lu\n", offline_after_use(block));
 		}
 		costs[i] = set_state(block, online);
 		sum += costs[i];
@@ -220,6 +248,7 @@ static void measure_full_block(void)
 {
 	struct dimm dimm = { .id = "full" };
 	size_t size = 112UL << 20;
+	uint64_t cost;
 	char *map = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -233,7 +262,9 @@ static void measure_full_block(void)
 	for (size_t at = 0; at < size; at += getpagesize() << 8)
 		if (block_of(map + at) != dimm.first)
 			errx(1, "the 112 MiB are not in memory%d", dimm.first);
-	printf("offline_full %lu\n", set_state(dimm.first, "offline"));
+	cost = set_state(dimm.first, "offline");
+	printf("offline_full %lu\noffline_full_rest %lu\n", cost,
+	       cost - size / getpagesize() * COPY_COST);
 	munmap(map, size);
 }
 

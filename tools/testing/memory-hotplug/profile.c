@@ -4,11 +4,11 @@
  * two marks. Prints the name of each. The caches that the plugin models have none of
  * what an operation uses when it begins, so a line that it touches misses at least once.
  *
- *	profile blocks GIB	online and offline a block that is empty
+ *	profile blocks GIB	online and offline a block, empty or in use
  *	profile device GIB	device_add and device_del of a DIMM, online_movable
  *	profile virtio-mem GIB	plug and unplug, online_movable
  *	profile balloon GIB	inflate and deflate a balloon
- *	profile run COMMAND	anything, with what the shell needs for it
+ *	profile run COMMAND	whatever COMMAND does, and the shell for it
  */
 #include <err.h>
 #include <sys/sysinfo.h>
@@ -16,6 +16,7 @@
 #include "memhp.h"
 
 #define EVICT_BYTES	(96UL << 20)
+#define FILL_BYTES	(64UL << 20)
 
 static char *evict;
 
@@ -71,7 +72,19 @@ static void set_block(const char *name, int block, const char *state)
 	end(name);
 }
 
-/* The first block of a DIMM is the first of its zone, the others are not. */
+/* ZONE_MOVABLE is used first. */
+static void fill(int block)
+{
+	char *p = mmap(NULL, FILL_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || madvise(p, FILL_BYTES, MADV_NOHUGEPAGE))
+		err(1, "mmap");
+	memset(p, 1, FILL_BYTES);
+	if (block_of(p) != block || block_of(p + FILL_BYTES - 1) != block)
+		errx(1, "the memory in use is not in memory%d", block);
+}
+
+/* In ZONE_MOVABLE; the first block of the DIMM is the first one there. */
 static void blocks(unsigned long gib)
 {
 	struct dimm dimm = { .id = "profile" };
@@ -81,13 +94,13 @@ static void blocks(unsigned long gib)
 	b = dimm.first;
 	must("online", block_set(b, "online_movable"));
 	must("offline", block_set(b, "offline"));
-	set_block("online the first block, ZONE_MOVABLE", b, "online_movable");
-	set_block("online another block, ZONE_MOVABLE", b + 1, "online_movable");
-	set_block("offline an empty block, ZONE_MOVABLE", b + 1, "offline");
-	set_block("offline the last block, ZONE_MOVABLE", b, "offline");
-	set_block("online the first block, ZONE_NORMAL", b + 2, "online_kernel");
-	set_block("online another block, ZONE_NORMAL", b + 3, "online_kernel");
-	set_block("offline an empty block, ZONE_NORMAL", b + 3, "offline");
+	set_block("online the first block", b, "online_movable");
+	set_block("online another block", b + 1, "online_movable");
+	set_block("offline an empty block", b + 1, "offline");
+	set_block("offline the last block", b, "offline");
+	set_block("online the first block, again", b, "online_movable");
+	fill(b);
+	set_block("offline a block with 64 MiB in use", b, "offline");
 }
 
 int main(int argc, char **argv)
