@@ -98,7 +98,7 @@ static void blocks(unsigned long gib)
 	set_block("online another block", b + 1, "online_movable");
 	set_block("offline an empty block", b + 1, "offline");
 	set_block("offline the last block", b, "offline");
-	set_block("online the first block, again", b, "online_movable");
+	must("online", block_set(b, "online_movable"));
 	fill(b);
 	set_block("offline a block with 64 MiB in use", b, "offline");
 }
