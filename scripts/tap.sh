@@ -111,9 +111,14 @@ control_test() {
 host_test() {
 	wanted "$1" || return 0
 	log=$build/log/test-$1
-	"$top/scripts/$1" > "$log.out" 2>&1 < /dev/null || true
-	grep -E '^(not )?ok [0-9]' "$log.out" > "$log.tap" ||
-		verdict not "$1" "$(tail -n 1 "$log.out"); output: $log.out"
+	status=0
+	"$top/scripts/$1" > "$log.out" 2>&1 < /dev/null || status=$?
+	grep -E '^(not )?ok [0-9]' "$log.out" > "$log.tap" || true
+	if [ "$(grep -E '^1\.\.[0-9]+$' "$log.out")" != "1..$(wc -l < "$log.tap")" ]; then
+		verdict not "$1" "not as many tests ran as were planned: $(tail -n 1 "$log.out"); output: $log.out"
+	elif [ $status -ne 0 ] && ! grep -q '^not ok' "$log.tap"; then
+		verdict not "$1" "status $status: $(tail -n 1 "$log.out"); output: $log.out"
+	fi
 	while read -r line; do
 		text=${line#*ok }
 		case $line in
