@@ -7,6 +7,16 @@ export LC_ALL=C
 # What our own make was told is not for the makes of the kernel.
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
+# What the user has set for trees of his own would change ours, and the patches.
+i=0
+for setting in commit.gpgSign=false tag.gpgSign=false diff.context=3 diff.interHunkContext=0 \
+		diff.noprefix=false diff.mnemonicPrefix=false diff.renames=true core.autocrlf=false \
+		core.abbrev=auto format.attach= format.useAutoBase=false apply.whitespace=warn am.keepcr=false; do
+	export "GIT_CONFIG_KEY_$i=${setting%%=*}" "GIT_CONFIG_VALUE_$i=${setting#*=}"
+	i=$((i + 1))
+done
+export GIT_CONFIG_COUNT=$i
+
 top=$(cd "$(dirname "$0")/.." && pwd)
 me=${0##*/}
 
