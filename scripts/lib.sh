@@ -53,6 +53,16 @@ mkdir -p "$build/log"
 # Without this trap a signal would skip the clean-up of trap EXIT.
 trap 'exit 130' INT TERM HUP
 
+# A tree of the version that the series is for
+check_kernel() {
+	if ! [ -f "$1/Makefile" ] || ! [ -f "$1/mm/memory_hotplug.c" ]; then
+		die "LINUX=$1 is not a kernel tree"
+	fi
+	has=$(awk '$1 == "VERSION" { v = $3 } $1 == "PATCHLEVEL" { print v "." $3; exit }' "$1/Makefile")
+	[ "$has" = "$kernel" ] ||
+		die "LINUX=$1 is v$has, this series is for v$kernel: see patches/ for others"
+}
+
 # need_space DIR MIB: stop before a full disk leaves half a file.
 need_space() {
 	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
