@@ -51,7 +51,7 @@ bzimage: setup ## build one kernel, FLAVOUR=stack; the last line is its path
 	@scripts/kernel $(FLAVOUR)
 
 clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
-	rm -rf build
+	@scripts/clean
 
 help: ## this list
 	@echo 'Memory hotplug patch stack. Two commands do everything: make run, make test'
