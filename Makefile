@@ -9,7 +9,7 @@ HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench profile latency check shell tree refresh am bzimage clean setup
+.PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage clean setup
 
 setup:
 	@scripts/setup
@@ -34,6 +34,9 @@ latency: setup ## longest sections with interrupts or preemption off, base and s
 
 check: setup ## the series itself: applies, builds, checkpatch, sparse, coccinelle
 	@scripts/check
+
+topics: setup ## the series as topics with cover letters, ready for git send-email
+	@scripts/topics
 
 shell: setup ## a guest to play in; prints how to reach QEMU's monitor
 	@scripts/run shell
