@@ -169,6 +169,7 @@ TEST_F_TIMEOUT(xen_balloon, up_and_down, TIMEOUT)
 		EXPECT_LT(blocks, blocks_present(NULL));
 		ASSERT_EQ(0, counters_wrong())
 			TH_LOG("up to %ld KiB", top);
+		ksft_print_msg("up to %ld KiB\n", top);
 		EXPECT_TRUE(usable(available()));
 
 		ASSERT_EQ(0, set_target(boot.current_kb + 4));
@@ -176,6 +177,7 @@ TEST_F_TIMEOUT(xen_balloon, up_and_down, TIMEOUT)
 			TH_LOG("%ld KiB instead of %ld", current_kb(), boot.current_kb + 4);
 		ASSERT_EQ(0, counters_wrong())
 			TH_LOG("down from %ld KiB", top);
+		ksft_print_msg("down from %ld KiB\n", top);
 	}
 }
 
