@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whoever reads the counters of memory while blocks come and go and a balloon
- * breathes sees nothing impossible: no zone with more managed than present or
- * more present than spanned pages, none that ends where it never ended, no more
- * free memory than memory. And in the end all of it is what it was.
+ * Readers of the counters of memory see nothing impossible while blocks come and
+ * go and a balloon breathes: no zone with more managed than present or more
+ * present than spanned pages, none that ends where it never ended, no more free
+ * or available memory than memory. And in the end all of it is what it was.
  */
 #include <limits.h>
 #include <sys/mman.h>
@@ -21,21 +21,24 @@
 #define READERS		2
 #define STEPS		"300"
 
+/* What can be wrong, each counted by itself. */
+enum { ZONE, FREE, AVAILABLE, USED, SYSFS, KINDS };
+
 /* What readers report, in memory that they share with the test. */
 struct report {
-	unsigned long reads, wrong;
+	unsigned long reads, wrong[KINDS];
 	long least_kb;		/* MemTotal at its lowest */
-	char first[256];
+	char first[KINDS][256];
 };
 
-static __printf(2, 3) void wrong(struct report *r, const char *fmt, ...)
+static __printf(3, 4) void wrong(struct report *r, int kind, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (r->wrong++)
+	if (r->wrong[kind]++)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(r->first, sizeof(r->first), fmt, ap);
+	vsnprintf(r->first[kind], sizeof(r->first[kind]), fmt, ap);
 	va_end(ap);
 }
 
@@ -46,20 +49,20 @@ static void check_zones(struct report *r, unsigned long end_pfn)
 	int nr = zones_read(NODE, zones);
 
 	if (nr < 0)
-		wrong(r, "/proc/zoneinfo cannot be read");
+		wrong(r, ZONE, "/proc/zoneinfo cannot be read");
 	for (z = zones; z < zones + nr; z++) {
 		if (z->managed > z->present || z->present > z->spanned)
-			wrong(r, "zone %s: %lu managed, %lu present, %lu spanned",
+			wrong(r, ZONE, "zone %s: %lu managed, %lu present, %lu spanned",
 			      z->name, z->managed, z->present, z->spanned);
 		if (!strcmp(z->name, "Movable") && z->start_pfn + z->spanned != end_pfn)
-			wrong(r, "zone %s: starts at %lu, spans %lu, and ends at %lu, not %lu",
+			wrong(r, ZONE, "zone %s: starts at %lu, spans %lu, and ends at %lu, not %lu",
 			      z->name, z->start_pfn, z->spanned,
 			      z->start_pfn + z->spanned, end_pfn);
 	}
 }
 
 /* @field comes after MemTotal and is part of it. */
-static void check_meminfo(struct report *r, const char *path, const char *field)
+static void check_meminfo(struct report *r, int kind, const char *path, const char *field)
 {
 	char line[256], *at;
 	long total = 0, kb = -1;
@@ -73,10 +76,10 @@ static void check_meminfo(struct report *r, const char *path, const char *field)
 		if (at)
 			kb = strtol(at + strlen(field), NULL, 10);
 		if (at && (kb < 0 || kb > total))
-			wrong(r, "%s: %s %ld kB of %ld kB", path, field, kb, total);
+			wrong(r, kind, "%s: %s %ld kB of %ld kB", path, field, kb, total);
 	}
 	if (kb < 0)
-		wrong(r, "%s: no %s", path, field);
+		wrong(r, kind, "%s: no %s", path, field);
 	if (f)
 		fclose(f);
 	if (total < r->least_kb)
@@ -92,9 +95,9 @@ static void check_sysfs(struct report *r, const struct dimm *d)
 		if (block_read(b, "state", text, sizeof(text)) ||
 		    (strcmp(text, "online") && strcmp(text, "offline") &&
 		     strcmp(text, "going-offline")))
-			wrong(r, "memory%d: state is %s", b, text);
+			wrong(r, SYSFS, "memory%d: state is %s", b, text);
 		if (block_read(b, "valid_zones", text, sizeof(text)) || !text[0])
-			wrong(r, "memory%d: no valid_zones", b);
+			wrong(r, SYSFS, "memory%d: no valid_zones", b);
 	}
 }
 
@@ -104,8 +107,9 @@ static void reader(struct report *r, const struct dimm *d)
 
 	for (r->least_kb = LONG_MAX;; r->reads++) {
 		check_zones(r, end_pfn);
-		check_meminfo(r, "/proc/meminfo", "MemFree:");
-		check_meminfo(r, "/sys/devices/system/node/node0/meminfo", "MemUsed:");
+		check_meminfo(r, FREE, "/proc/meminfo", "MemFree:");
+		check_meminfo(r, AVAILABLE, "/proc/meminfo", "MemAvailable:");
+		check_meminfo(r, USED, "/sys/devices/system/node/node0/meminfo", "MemUsed:");
 		if (r->reads % 16 == 0)
 			check_sysfs(r, d);
 	}
@@ -154,7 +158,7 @@ FIXTURE_TEARDOWN(readers)
 
 TEST_F_TIMEOUT(readers, possible, BLOCK_SECONDS)
 {
-	int i, n, b, status, steps = atoi(getenv("STEPS") ?: STEPS);
+	int i, n, b, kind, status, steps = atoi(getenv("STEPS") ?: STEPS);
 	long kb_balloon = BALLOON_MB << 9, total_kb = self->base.total * (getpagesize() / 1024);
 	struct dimm *d = &self->dimm;
 	unsigned long reads = 0;
@@ -199,8 +203,10 @@ TEST_F_TIMEOUT(readers, possible, BLOCK_SECONDS)
 		waitpid(self->pid[i], NULL, 0);
 		self->pid[i] = 0;
 		EXPECT_LT(0UL, r->reads);
-		EXPECT_EQ(0UL, r->wrong)
-			TH_LOG("%lu times in %lu: %s", r->wrong, r->reads, r->first);
+		for (kind = 0; kind < KINDS; kind++)
+			EXPECT_EQ(0UL, r->wrong[kind])
+				TH_LOG("%lu times in %lu: %s", r->wrong[kind], r->reads,
+				       r->first[kind]);
 	}
 	TH_LOG("%d steps, %lu reads", n, reads);
 }
