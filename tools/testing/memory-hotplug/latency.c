@@ -13,6 +13,8 @@
 #define TRACING	"/sys/kernel/tracing/"
 #define BLOCKS	64
 #define REPEAT	12
+#define SMALL_MIB	128
+#define BAD_PAGES	512
 
 static struct dimm dimm = { .id = "latency" };
 
@@ -53,35 +55,85 @@ static void wait_for_total(long kib)
 		errx(1, "MemTotal does not reach %ld KiB", kib);
 }
 
-static void change_total(const char *request, long gib)
+static void change_total(const char *request, long mib)
 {
 	long before = read_field("/proc/meminfo", "MemTotal:");
 
 	must(request, host_request(NULL, 0, "%s", request));
-	wait_for_total(before + (gib << 20));
+	wait_for_total(before + (mib << 10));
 }
 
 static void device_add(void)
 {
-	change_total("add dimm auto 1G", 1);
+	change_total("add dimm auto 1G", 1024);
 }
 
 static void device_del(void)
 {
-	change_total("del auto", -1);
+	change_total("del auto", -1024);
 }
 
 static void virtio_mem_plug(void)
 {
-	change_total("resize vm0 1G", 1);
+	change_total("resize vm0 1G", 1024);
 }
 
 static void virtio_mem_unplug(void)
 {
-	change_total("resize vm0 0G", -1);
+	change_total("resize vm0 0G", -1024);
 }
 
-/* A pair of operations: the second one undoes the first. */
+/* A DIMM of a block, whose number is returned. */
+static int small_add(void)
+{
+	static bool before[MAX_BLOCKS], after[MAX_BLOCKS];
+	int block = 0;
+
+	blocks_present(before);
+	change_total("add dimm small 128M", SMALL_MIB);
+	blocks_present(after);
+	while (block < MAX_BLOCKS - 1 && before[block] == after[block])
+		block++;
+	return block;
+}
+
+static void small_del(void)
+{
+	change_total("del small", -SMALL_MIB);
+}
+
+/* Half of it in use, every other page: ZONE_MOVABLE is used first. */
+static void used_add(void)
+{
+	static char *mem = MAP_FAILED;
+	size_t size = SMALL_MIB << 20, page = getpagesize(), i;
+
+	if (mem != MAP_FAILED)
+		munmap(mem, size);
+	small_add();
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED || madvise(mem, size, MADV_NOHUGEPAGE))
+		err(1, "mmap");
+	for (i = 0; i < size / 16 * 15; i += page)
+		mem[i] = 1;
+	for (i = 0; i < size; i += 2 * page)
+		madvise(mem + i, page, MADV_DONTNEED);
+}
+
+/* Bad pages and free ones take turns. */
+static void bad_add(void)
+{
+	unsigned long pfn = small_add() * block_pages();
+	char text[32];
+
+	must("printk", write_line("/proc/sys/kernel/printk", "1"));
+	for (int i = 0; i < BAD_PAGES; i++) {
+		snprintf(text, sizeof(text), "%#lx", (pfn + 2 * i) * getpagesize());
+		must("hard_offline_page", write_line(MEMORY_SYSFS "/hard_offline_page", text));
+	}
+}
+
+/* A pair of operations: the second one undoes the first. Without a name: not measured. */
 static const struct operation {
 	const char *name;
 	void (*run)(void);
@@ -90,6 +142,8 @@ static const struct operation {
 	{ { "online_64", online_last }, { "offline_64", offline_last } },
 	{ { "device_add", device_add }, { "device_del", device_del } },
 	{ { "virtio_mem_plug", virtio_mem_plug }, { "virtio_mem_unplug", virtio_mem_unplug } },
+	{ { NULL, used_add }, { "device_del_used", small_del } },
+	{ { NULL, bad_add }, { "device_del_bad", small_del } },
 };
 
 struct section {
@@ -125,6 +179,10 @@ static void measure(const struct operation *op, struct section *least)
 {
 	struct section s;
 
+	if (!op->name) {
+		op->run();
+		return;
+	}
 	must("tracing", write_line(TRACING "tracing_max_latency", "0"));
 	op->run();
 	s.us = read_field(TRACING "tracing_max_latency", "");
@@ -145,7 +203,7 @@ static void measure_all(const char *tracer)
 		for (int n = 0; n < REPEAT; n++)
 			for (int k = 0; k < 2; k++)
 				measure(&operations[i][k], &s[k]);
-		for (int k = 0; k < 2; k++)
+		for (int k = !operations[i][0].name; k < 2; k++)
 			printf("%s_%s %ld %s\n", tracer, operations[i][k].name, s[k].us,
 			       s[k].function);
 		/* What was offline up to now is the rest of the zone. */

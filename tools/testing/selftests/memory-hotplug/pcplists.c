@@ -317,8 +317,8 @@ static void spoil(int block, const char *how, int began)
 }
 
 /*
- * Pages that turn bad while the last is done for a block to go offline are
- * taken off the free lists before or after it, but not amid.
+ * Pages that turn bad while their block goes offline and is removed: each is
+ * handled while it is there, or not at all.
  */
 TEST_F_TIMEOUT(pcplists, bad_pages, TIMEOUT)
 {
@@ -345,11 +345,11 @@ TEST_F_TIMEOUT(pcplists, bad_pages, TIMEOUT)
 		close(began[0]);
 		usleep(rand() % STORM_US);
 		EXPECT_EQ(0, block_set(self->dimm.first, "offline"));
+		/* A block with bad pages does not go online again. */
+		ASSERT_EQ(0, dimm_unplug(&self->dimm));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		EXPECT_TRUE(WIFEXITED(status));
 		spoiled[round % 2] += WEXITSTATUS(status);
-		/* A block with bad pages does not go online again. */
-		ASSERT_EQ(0, dimm_unplug(&self->dimm));
 		ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
 	}
 	EXPECT_LT(0, spoiled[0])

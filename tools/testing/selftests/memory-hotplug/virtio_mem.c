@@ -9,6 +9,8 @@
 #define NODE		0
 #define SIZE_MB		1024
 #define SECONDS		BLOCK_SECONDS
+#define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
+#define KPF_OFFLINE	23	/* of /proc/kpageflags */
 
 FIXTURE(virtio_mem)
 {
@@ -80,6 +82,48 @@ TEST_F_TIMEOUT(virtio_mem, resize, BLOCK_SECONDS)
 		set_size(_metadata, self->id, &self->base, mb[i]);
 	ASSERT_EQ(0, wait_for_blocks(blocks, SECONDS));
 	ASSERT_EQ(0, counters_read(NODE, &c));
+	EXPECT_EQ(0, counters_differ(&self->base, &c));
+}
+
+/* A page of @block that is unplugged */
+static unsigned long unplugged_pfn(int block)
+{
+	unsigned long pfn = block * block_pages(), end = pfn + block_pages();
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	unsigned long long flags = 0;
+
+	while (pfn < end && !(flags >> KPF_OFFLINE & 1) &&
+	       pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) == sizeof(flags))
+		pfn++;
+	close(fd);
+	return flags >> KPF_OFFLINE & 1 ? pfn - 1 : 0;
+}
+
+/* A page that was unplugged when it turned bad does not count twice. */
+TEST_F_TIMEOUT(virtio_mem, bad_page, 900)
+{
+	static bool map[MAX_BLOCKS];
+	struct counters c;
+	unsigned long pfn;
+	char text[32];
+	int block;
+
+	if (access(HARD_OFFLINE, W_OK))
+		SKIP(return, "no " HARD_OFFLINE ": build with CONFIG_MEMORY_FAILURE");
+	set_size(_metadata, self->id, &self->base, 64);
+	blocks_present(map);
+	for (block = MAX_BLOCKS - 1; block && !map[block]; block--)
+		;
+	pfn = unplugged_pfn(block);
+	ASSERT_NE(0UL, pfn);
+	/* An error, as a page like this cannot be handled */
+	snprintf(text, sizeof(text), "%#lx", pfn * getpagesize());
+	write_line(HARD_OFFLINE, text);
+	ASSERT_LT(0, read_field("/proc/meminfo", "HardwareCorrupted:"));
+	set_size(_metadata, self->id, &self->base, 0);
+	ASSERT_TRUE(wait_until(!counters_read(NODE, &c) &&
+			       zone_find(&c, "Movable")->present ==
+			       zone_find(&self->base, "Movable")->present, SECONDS));
 	EXPECT_EQ(0, counters_differ(&self->base, &c));
 }
 

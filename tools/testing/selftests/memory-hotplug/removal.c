@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is free of a block when it goes offline stays so until it is removed, or
+ * the kernel tries again: compaction takes no page away. And a memory failure
+ * that takes for ever makes an offline fail, but not wait.
+ */
+#include <linux/fuse.h>
+#include <sys/mount.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#define NODE		0
+#define DIMM_BYTES	(256UL << 20)
+#define TIMEOUT		600
+#define ROUNDS		20
+#define CPU1		"/sys/devices/system/cpu/cpu1/online"
+#define COMPACT		"/proc/sys/vm/compact_memory"
+#define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
+#define FUSE_FILE	"/tmp/stuck"
+
+/* Bits of /proc/kpageflags */
+#define LOCKED		(1ULL << 0)
+#define UPTODATE	(1ULL << 3)
+#define HWPOISON	(1ULL << 19)
+#define NOPAGE		(1ULL << 20)
+
+FIXTURE(removal)
+{
+	struct dimm dimm;
+	struct counters base;
+	char policy[32];
+	int b;
+};
+
+FIXTURE_SETUP(removal)
+{
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	snprintf(self->dimm.id, sizeof(self->dimm.id), "m%d", getpid());
+	ASSERT_EQ(0, auto_online_set("offline", self->policy,
+				     sizeof(self->policy)));
+	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+	ASSERT_LE(2, self->dimm.count);
+	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	self->b = self->dimm.first;
+}
+
+FIXTURE_TEARDOWN(removal)
+{
+	EXPECT_EQ(0, dimm_unplug(&self->dimm));
+	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+}
+
+/*
+ * Pages at the start of the zone, free ones at its end: compaction moves the first
+ * to the second, the offline back.
+ */
+TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
+{
+	size_t page = getpagesize(), size = DIMM_BYTES / 8 * 3, i;
+	struct counters after;
+	unsigned char *p;
+	int round, status;
+	pid_t pid;
+
+	if (access(COMPACT, W_OK))
+		SKIP(return, "no " COMPACT ": build with CONFIG_COMPACTION");
+	ASSERT_EQ(0, block_set(self->b, "online_movable"));
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, madvise(p, size, MADV_NOHUGEPAGE));
+	for (i = 0; i < size; i += page)
+		p[i] = i / page;
+	for (i = 0; i < size; i += page)
+		if (i / page % 16)
+			ASSERT_EQ(0, madvise(p + i, page, MADV_DONTNEED));
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	while (!pid)
+		if (write_line(COMPACT, "1"))
+			_exit(1);
+	for (round = 0; round < ROUNDS; round++) {
+		ASSERT_EQ(0, block_set(self->b + 1, "online_movable"));
+		usleep(10000);
+		EXPECT_EQ(0, block_set(self->b + 1, "offline"))
+			TH_LOG("round %d", round);
+		for (i = 0; i < size; i += 16 * page)
+			ASSERT_EQ((unsigned char)(i / page), p[i]);
+	}
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	munmap(p, size);
+	EXPECT_EQ(0, block_set(self->b, "offline"));
+	ASSERT_EQ(0, counters_read(NODE, &after));
+	EXPECT_EQ(0, counters_differ(&self->base, &after));
+}
+
+static int fuse_answer(int dev, __u64 unique, int error, const void *data, size_t size)
+{
+	struct fuse_out_header out = {
+		.len = sizeof(out) + size, .error = error, .unique = unique,
+	};
+	struct iovec iov[] = {
+		{ .iov_base = &out, .iov_len = sizeof(out) },
+		{ .iov_base = (void *)data, .iov_len = size },
+	};
+
+	return writev(dev, iov, 2) == out.len ? 0 : -errno;
+}
+
+/* A file system that is one file of a page. Returns when that is read, with the request. */
+static __u64 fuse_serve(int dev)
+{
+	static char request[FUSE_MIN_READ_BUFFER + (128 << 10)];
+	const struct fuse_in_header *in = (void *)request;
+	const struct fuse_init_out init = {
+		.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION,
+		.max_write = 4096,
+	};
+	const struct fuse_attr_out attr = {
+		.attr = { .ino = 1, .size = 4096, .mode = S_IFREG | 0444, .nlink = 1 },
+	};
+	const struct fuse_open_out open = { .fh = 1 };
+
+	while (read(dev, request, sizeof(request)) > 0) {
+		int err = 0;
+
+		if (in->opcode == FUSE_READ)
+			return in->unique;
+		if (in->opcode == FUSE_INIT)
+			err = fuse_answer(dev, in->unique, 0, &init, sizeof(init));
+		else if (in->opcode == FUSE_GETATTR)
+			err = fuse_answer(dev, in->unique, 0, &attr, sizeof(attr));
+		else if (in->opcode == FUSE_OPEN)
+			err = fuse_answer(dev, in->unique, 0, &open, sizeof(open));
+		else
+			err = fuse_answer(dev, in->unique, -ENOSYS, NULL, 0);
+		if (err)
+			complain("/dev/fuse", err);
+	}
+	return 0;
+}
+
+static __u64 page_flags(unsigned long pfn)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	__u64 flags = NOPAGE;
+
+	if (pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
+		flags = NOPAGE;
+	close(fd);
+	return flags;
+}
+
+/* The page that is being read: locked, without its data yet. */
+static unsigned long locked_pfn(void)
+{
+	static __u64 flags[1 << 16];
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	unsigned long first = 0, found = 0;
+	ssize_t n, i;
+
+	while (!found && (n = read(fd, flags, sizeof(flags))) > 0) {
+		n /= sizeof(*flags);
+		for (i = 0; i < n && !found; i++)
+			if ((flags[i] & (LOCKED | UPTODATE | NOPAGE)) == LOCKED)
+				found = first + i;
+		first += n;
+	}
+	close(fd);
+	return found;
+}
+
+static pid_t child(int (*run)(const void *), const void *arg)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(-run(arg));
+	return pid;
+}
+
+static int read_file(const void *path)
+{
+	int fd = open(path, O_RDONLY);
+	char byte;
+
+	return fd >= 0 && read(fd, &byte, 1) >= 0 ? 0 : -errno;
+}
+
+static int fail_page(const void *pfn)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#lx", *(unsigned long *)pfn * getpagesize());
+	return write_line(HARD_OFFLINE, text);
+}
+
+static int remove_dimm(const void *id)
+{
+	return host_request(NULL, 0, "del %s", (const char *)id);
+}
+
+static int toggle_cpu(const void *path)
+{
+	int err = write_line(path, "0");
+
+	return err ? err : write_line(path, "1");
+}
+
+static bool ended(pid_t pid, int *status)
+{
+	return pid == waitpid(pid, status, WNOHANG);
+}
+
+/* A page of a file that is read for ever stays locked, and its failure waits. */
+TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
+{
+	bool del_ended, cpu_ended = true;
+	pid_t reader, failure, del, cpu;
+	int dev, fd, status, err;
+	unsigned long pfn;
+	char options[96];
+	__u64 request;
+
+	dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (dev < 0 || access(HARD_OFFLINE, W_OK))
+		SKIP(return, "build with CONFIG_FUSE_FS, CONFIG_MEMORY_FAILURE");
+	mkdir("/tmp", 0755);
+	fd = open(FUSE_FILE, O_CREAT | O_WRONLY, 0644);
+	ASSERT_LE(0, fd);
+	close(fd);
+	snprintf(options, sizeof(options),
+		 "fd=%d,rootmode=100444,user_id=0,group_id=0", dev);
+	ASSERT_EQ(0, mount("stuck", FUSE_FILE, "fuse", 0, options));
+	reader = child(read_file, FUSE_FILE);
+	request = fuse_serve(dev);
+	ASSERT_NE(0ULL, request);
+	pfn = locked_pfn();
+	ASSERT_NE(0UL, pfn);
+	ASSERT_EQ(0, block_set(self->b, "online_movable"));
+	failure = child(fail_page, &pfn);
+	ASSERT_TRUE(wait_until(page_flags(pfn) & HWPOISON, BLOCK_SECONDS));
+
+	err = block_set_within(self->b, "offline", BLOCK_SECONDS / 2);
+	EXPECT_EQ(-EBUSY, err)
+		TH_LOG("the offline waited for the memory failure");
+	del = child(remove_dimm, self->dimm.id);
+	del_ended = wait_until(ended(del, &status), BLOCK_SECONDS);
+	EXPECT_TRUE(del_ended)
+		TH_LOG("device_del waits for the memory failure");
+	if (del_ended)
+		EXPECT_NE(0, status);
+	if (!access(CPU1, W_OK)) {
+		cpu = child(toggle_cpu, CPU1);
+		cpu_ended = wait_until(ended(cpu, &status), BLOCK_SECONDS);
+		EXPECT_TRUE(cpu_ended)
+			TH_LOG("a CPU cannot go offline");
+		if (cpu_ended)
+			EXPECT_EQ(0, status);
+	}
+	EXPECT_EQ(0, waitpid(failure, &status, WNOHANG))
+		TH_LOG("the memory failure was not stuck");
+
+	EXPECT_EQ(0, fuse_answer(dev, request, -EIO, NULL, 0));
+	EXPECT_EQ(reader, waitpid(reader, &status, 0));
+	EXPECT_EQ(failure, waitpid(failure, &status, 0));
+	if (!del_ended)
+		waitpid(del, &status, 0);
+	if (!cpu_ended)
+		waitpid(cpu, &status, 0);
+	EXPECT_EQ(0, umount2(FUSE_FILE, MNT_DETACH));
+	close(dev);
+	unlink(FUSE_FILE);
+	EXPECT_EQ(1, block_online(self->b));
+}
+
+TEST_HARNESS_MAIN
