@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What zones keep in reserve follows from how much memory there is, whoever
- * computed it last: here a sysctl, or memory that went online meanwhile.
+ * What zones keep in reserve follows from how much memory there is, whatever
+ * computed it last: here a sysctl, or memory that went online meanwhile. And it
+ * follows soon when a balloon changes how much memory there is.
  */
 #include <sched.h>
 
@@ -13,6 +14,8 @@
 #define DIMM_BYTES	(1UL << 30)
 #define ROUNDS		5
 #define HOLD_SECONDS	600
+#define SETTLE_SECONDS	600	/* the kernel takes a tenth of a second */
+#define BALLOON_MB	256L
 #define EVENT		"kmem/mm_setup_per_zone_lowmem_reserve"
 
 /* The reserves of node 0, a zone a line, as /proc/zoneinfo prints them. */
@@ -37,8 +40,8 @@ static int reserves_read(unsigned long reserve[MAX_ZONES][MAX_ZONES])
 	return zone < 0 ? -ENOENT : 0;
 }
 
-/* How many are not what managed pages and ratios make of them; says the first. */
-static int reserves_differ(const char *ratios)
+/* How many are not what managed pages and ratios make of them. */
+static int reserves_differ(const char *ratios, bool say)
 {
 	unsigned long reserve[MAX_ZONES][MAX_ZONES] = {}, ratio, pages;
 	struct zone zones[MAX_ZONES];
@@ -54,12 +57,42 @@ static int reserves_differ(const char *ratios)
 
 			pages += zones[j].managed;
 			want = ratio && zones[i].managed ? pages / ratio : 0;
-			if (reserve[i][j] != want && !differ++)
+			if (reserve[i][j] != want && !differ++ && say)
 				printf("# zone %s keeps %lu pages from those who may use zone %s, not %lu\n",
 				       zones[i].name, reserve[i][j], zones[j].name, want);
 		}
 	}
 	return differ;
+}
+
+/* They may be computed a little later; says the first that stays wrong. */
+static int reserves_wrong(const char *ratios)
+{
+	return wait_until(!reserves_differ(ratios, false), SETTLE_SECONDS) ?
+		0 : reserves_differ(ratios, true);
+}
+
+static unsigned long managed_pages(void)
+{
+	struct zone zones[MAX_ZONES];
+	unsigned long pages = 0;
+	int nr = zones_read(NODE, zones);
+
+	while (nr-- > 0)
+		pages += zones[nr].managed;
+	return pages;
+}
+
+/* Waits for something that no signal ends, or has ended. */
+static bool task_stuck_or_done(pid_t pid)
+{
+	char path[64], line[512], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (read_line(path, line, sizeof(line)))
+		return false;
+	at = strrchr(line, ')');
+	return at && (at[2] == 'D' || at[2] == 'Z');
 }
 
 FIXTURE(reserves)
@@ -71,7 +104,7 @@ FIXTURE(reserves)
 		bool held, done;
 	} *writer;
 	int pipe;
-	pid_t pid;
+	pid_t pid, onliner;
 };
 
 FIXTURE_SETUP(reserves)
@@ -80,8 +113,6 @@ FIXTURE_SETUP(reserves)
 		SKIP(return, "no host port: run under scripts/vm");
 	if (cpus_online() < 2)
 		SKIP(return, "two CPUs are needed");
-	if (!access("/sys/kernel/realtime", F_OK))
-		SKIP(return, "needs a kernel without PREEMPT_RT: there a lock waits for the writer");
 	self->writer = mmap(NULL, sizeof(*self->writer), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->writer);
@@ -102,6 +133,8 @@ FIXTURE_TEARDOWN(reserves)
 		kill(self->pid, SIGKILL);
 		waitpid(self->pid, NULL, 0);
 	}
+	if (self->onliner > 0)
+		waitpid(self->onliner, NULL, 0);
 	if (self->pipe > 0)
 		close(self->pipe);
 	events_stop();
@@ -160,6 +193,7 @@ static int write_and_hold(FIXTURE_DATA(reserves) *self)
 TEST_F_TIMEOUT(reserves, last_one_is_right, BLOCK_SECONDS)
 {
 	int n, status, block = self->dimm.first;
+	unsigned long pages;
 
 	use_cpu(1);
 	for (n = 0; n < ROUNDS; n++) {
@@ -172,22 +206,53 @@ TEST_F_TIMEOUT(reserves, last_one_is_right, BLOCK_SECONDS)
 		if (!self->pid)
 			_exit(write_and_hold(self));
 		ASSERT_TRUE(wait_until(self->writer->held, HOLD_SECONDS));
-		ASSERT_EQ(0, block_set(block, "online_kernel"));
+		pages = managed_pages();
+		self->onliner = fork();
+		ASSERT_LE(0, self->onliner);
+		if (!self->onliner)
+			_exit(!!block_set(block, "online_kernel"));
+		/*
+		 * The reserves come right after the managed pages: either they have
+		 * been computed now, or that waits until the writer goes on.
+		 */
+		ASSERT_TRUE(wait_until(managed_pages() > pages, HOLD_SECONDS));
+		ASSERT_TRUE(wait_until(task_stuck_or_done(self->onliner), HOLD_SECONDS));
 		ASSERT_FALSE(self->writer->done);
 		ASSERT_TRUE(self->writer->held);
 		self->writer->held = false;
+		ASSERT_EQ(self->onliner, waitpid(self->onliner, &status, 0));
+		self->onliner = 0;
+		ASSERT_EQ(0, status);
 		ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
 		self->pid = 0;
 		ASSERT_EQ(0, status);
 		close(self->pipe);
 		self->pipe = -1;
-		ASSERT_EQ(0, reserves_differ(self->ratios))
+		ASSERT_EQ(0, reserves_wrong(self->ratios))
 			TH_LOG("round %d", n);
 
 		/* The kernel may have found use for the block. */
 		if (block_set_within(block, "offline", 1))
 			ASSERT_GT(self->dimm.first + self->dimm.count, ++block);
 	}
+}
+
+/* The driver changes managed pages without taking memory on- or offline. */
+TEST(follow_the_balloon)
+{
+	unsigned long pages = managed_pages(), ballooned = (BALLOON_MB << 20) / getpagesize();
+	long ram_mb = blocks_present(NULL) * (long)(block_bytes() >> 20);
+	char ratios[128];
+
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	ASSERT_EQ(0, read_line(RATIOS, ratios, sizeof(ratios)));
+	ASSERT_EQ(0, host_request(NULL, 0, "balloon %ldM", ram_mb - BALLOON_MB));
+	ASSERT_TRUE(wait_until(managed_pages() == pages - ballooned, BLOCK_SECONDS));
+	EXPECT_EQ(0, reserves_wrong(ratios));
+	ASSERT_EQ(0, host_request(NULL, 0, "balloon %ldM", ram_mb));
+	ASSERT_TRUE(wait_until(managed_pages() == pages, BLOCK_SECONDS));
+	EXPECT_EQ(0, reserves_wrong(ratios));
 }
 
 TEST_HARNESS_MAIN
