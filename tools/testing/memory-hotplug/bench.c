@@ -12,6 +12,9 @@
  *	bench whole GIB		online all blocks of a DIMM, once
  *	bench bars GIB		check the bars that the stack has to keep, as TAP
  *	bench device_bars 64	the same for devices
+ *	bench unplug GIB	a virtio-mem device gives back all it has; then half of
+ *				it, while the upper half has a file of a quarter
+ *	bench unplug_bars GIB	the bars for that
  */
 #include <err.h>
 #include <stdint.h>
@@ -303,6 +306,131 @@ static uint64_t measure_virtio_mem(unsigned long gib)
 	return trace_end("virtio_mem_run_wq");
 }
 
+/* ID is the device's, RESIZED what MemTotal has to be when it is SIZE bytes large. */
+static uint64_t measure_resize(const char *id, uint64_t size, long resized)
+{
+	trace_start();
+	if (host_request(NULL, 0, "resize %s %lu", id, size))
+		errx(1, "no resize");
+	wait_for_total(resized);
+	sleep(1);
+	return trace_end("virtio_mem_run_wq");
+}
+
+static void fill(char *map, size_t size)
+{
+	for (size_t at = 0; at < size; at += getpagesize())
+		map[at] = 1;
+}
+
+/*
+ * A file of a quarter of the device in the upper half of what is plugged: new
+ * memory is allocated from the lowest block up, so memory that is let go of
+ * afterwards takes the lower half. What is free is as much as shall go.
+ */
+static char *file_in_upper_half(uint64_t device)
+{
+	int fd = memfd_create("quarter", MFD_CLOEXEC);
+	char *lower = mmap(NULL, device / 2, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *file;
+
+	if (lower == MAP_FAILED || fd < 0 || ftruncate(fd, device / 4))
+		err(1, "memory for a file");
+	fill(lower, device / 2);
+	file = mmap(NULL, device / 4, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (file == MAP_FAILED)
+		err(1, "a file of %lu bytes", device / 4);
+	fill(file, device / 4);
+	munmap(lower, device / 2);
+	close(fd);
+	return file;
+}
+
+/* How much of the file is in the upper half of the blocks from FIRST on. */
+static size_t bytes_above(const char *file, uint64_t device, int first)
+{
+	int upper = first + device / 2 / block_bytes();
+	size_t bytes = 0;
+
+	for (size_t at = 0; at < device / 4; at += 1 << 20)
+		if (block_of(file + at) >= upper)
+			bytes += 1 << 20;
+	return bytes;
+}
+
+/* Migration is traced between the two; the buffer has room for 4 GiB of single pages. */
+static void migrated_start(void)
+{
+	if (write_line(TRACING "buffer_size_kb", "8192") ||
+	    write_line(TRACING "events/migrate/mm_migrate_pages/enable", "1"))
+		errx(1, "cannot trace migration");
+}
+
+static long migrated_pages(void)
+{
+	FILE *trace = fopen(TRACING "trace", "r");
+	unsigned long pages, sum = 0;
+	char line[512];
+
+	write_line(TRACING "events/migrate/mm_migrate_pages/enable", "0");
+	if (!trace)
+		err(1, TRACING "trace");
+	while (fgets(line, sizeof(line), trace)) {
+		if (strstr(line, "LOST"))
+			errx(1, "lost events of migration");
+		if (parse_field(line, "nr_succeeded=", &pages))
+			sum += pages;
+	}
+	fclose(trace);
+	return sum;
+}
+
+struct unplug {
+	uint64_t free;		/* instructions to give back the whole device */
+	uint64_t half;		/* the same for half of it, with a file in the upper half */
+	long migrated;		/* pages, meanwhile */
+};
+
+static int first_block_after(const bool *before)
+{
+	static bool after[MAX_BLOCKS];
+	int block = 0;
+
+	blocks_present(after);
+	while (block < MAX_BLOCKS - 1 && after[block] == before[block])
+		block++;
+	return block;
+}
+
+static struct unplug measure_unplug(unsigned long gib)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+	uint64_t device = gib << 30;
+	static bool blocks[MAX_BLOCKS];
+	struct unplug cost;
+	char *file;
+
+	policy("online_movable");
+	blocks_present(blocks);
+	if (host_request(NULL, 0, "add virtio-mem vm1 %luG", gib))
+		errx(1, "no virtio-mem device");
+	sleep(1);
+	measure_resize("vm1", device, before + (gib << 20));
+	cost.free = measure_resize("vm1", 0, before);
+
+	/* Programs stay out of the device now, so that its blocks fill in order. */
+	measure_resize("vm1", device, before + (gib << 20));
+	file = file_in_upper_half(device);
+	if (bytes_above(file, device, first_block_after(blocks)) < device / 4 / 100 * 99)
+		errx(1, "the file is not in the upper half");
+	migrated_start();
+	cost.half = measure_resize("vm1", device / 2, before + (gib << 19));
+	cost.migrated = migrated_pages();
+	munmap(file, device / 4);
+	return cost;
+}
+
 /* Both zones; ZONE_MOVABLE first, because it can be emptied again. */
 static void measure_blocks(const struct dimm *dimm, struct cost cost[2][3])
 {
@@ -385,6 +513,18 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t plug)
 	ksft_finished();
 }
 
+/* What gives back a block of 128 MiB may cost; a file need not move. */
+static void check_unplug_bars(struct unplug cost, unsigned long gib)
+{
+	ksft_print_header();
+	ksft_set_plan(2);
+	check_bar("virtio-mem unplug, all free", cost.free, gib * 8 * 312000);
+	ksft_test_result(cost.migrated <= 512,
+			 "virtio-mem unplug of half, enough free: %ld pages migrated, at most 512\n",
+			 cost.migrated);
+	ksft_finished();
+}
+
 int main(int argc, char **argv)
 {
 	struct dimm dimm = { .id = "bench" };
@@ -393,13 +533,22 @@ int main(int argc, char **argv)
 	unsigned long gib;
 
 	if (argc != 3)
-		errx(2, "usage: bench blocks|devices|boot|whole|bars|device_bars GIB");
+		errx(2, "usage: bench blocks|devices|boot|whole|unplug|bars|device_bars|unplug_bars GIB");
 	gib = strtoul(argv[2], NULL, 10);
 	if (!strcmp(argv[1], "boot")) {
 		measure_boot();
 		measure_faults();
 		measure_malloc();
 		measure_full_block();
+		return 0;
+	}
+	if (strstr(argv[1], "unplug")) {
+		struct unplug unplug = measure_unplug(gib);
+
+		if (!strcmp(argv[1], "unplug_bars"))
+			check_unplug_bars(unplug, gib);
+		printf("virtio_mem_unplug %lu\nvirtio_mem_unplug_half %lu\nvirtio_mem_migrated %ld\n",
+		       unplug.free, unplug.half, unplug.migrated);
 		return 0;
 	}
 	mlockall(MCL_CURRENT | MCL_FUTURE);
