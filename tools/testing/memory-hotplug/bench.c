@@ -12,8 +12,9 @@
  *	bench whole GIB		online all blocks of a DIMM, once
  *	bench bars GIB		check the bars that the stack has to keep, as TAP
  *	bench device_bars 64	the same for devices
- *	bench unplug GIB	a virtio-mem device gives back all it has; then half of
- *				it, while the upper half has a file of a quarter
+ *	bench unplug GIB	a virtio-mem device gives back all it has; one of a
+ *				quarter of that size half of it, while the upper half
+ *				has a file as large as half of that
  *	bench unplug_bars GIB	the bars for that
  */
 #include <err.h>
@@ -387,8 +388,8 @@ static long migrated_pages(void)
 }
 
 struct unplug {
-	uint64_t free;		/* instructions to give back the whole device */
-	uint64_t half;		/* the same for half of it, with a file in the upper half */
+	uint64_t free;		/* instructions to give back a whole device */
+	uint64_t half;		/* the same for half of one, with a file in the upper half */
 	long migrated;		/* pages, meanwhile */
 };
 
@@ -403,32 +404,41 @@ static int first_block_after(const bool *before)
 	return block;
 }
 
-static struct unplug measure_unplug(unsigned long gib)
+static void add_virtio_mem(const char *id, uint64_t size)
 {
-	long before = read_field("/proc/meminfo", "MemTotal:");
-	uint64_t device = gib << 30;
-	static bool blocks[MAX_BLOCKS];
-	struct unplug cost;
-	char *file;
-
 	policy("online_movable");
-	blocks_present(blocks);
-	if (host_request(NULL, 0, "add virtio-mem vm1 %luG", gib))
+	if (host_request(NULL, 0, "add virtio-mem %s %lu", id, size))
 		errx(1, "no virtio-mem device");
 	sleep(1);
-	measure_resize("vm1", device, before + (gib << 20));
-	cost.free = measure_resize("vm1", 0, before);
+}
 
-	/* Programs stay out of the device now, so that its blocks fill in order. */
-	measure_resize("vm1", device, before + (gib << 20));
+static uint64_t measure_unplug_free(unsigned long gib)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+
+	add_virtio_mem("free", gib << 30);
+	measure_resize("free", gib << 30, before + (gib << 20));
+	return measure_resize("free", 0, before);
+}
+
+/* HALF and MIGRATED of a device of GIB. */
+static void measure_unplug_half(unsigned long gib, struct unplug *cost)
+{
+	long before = read_field("/proc/meminfo", "MemTotal:");
+	static bool blocks[MAX_BLOCKS];
+	uint64_t device = gib << 30;
+	char *file;
+
+	add_virtio_mem("half", device);
+	blocks_present(blocks);
+	measure_resize("half", device, before + (gib << 20));
 	file = file_in_upper_half(device);
 	if (bytes_above(file, device, first_block_after(blocks)) < device / 4 / 100 * 99)
 		errx(1, "the file is not in the upper half");
 	migrated_start();
-	cost.half = measure_resize("vm1", device / 2, before + (gib << 19));
-	cost.migrated = migrated_pages();
+	cost->half = measure_resize("half", device / 2, before + (gib << 19));
+	cost->migrated = migrated_pages();
 	munmap(file, device / 4);
-	return cost;
 }
 
 /* Both zones; ZONE_MOVABLE first, because it can be emptied again. */
@@ -543,8 +553,9 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (strstr(argv[1], "unplug")) {
-		struct unplug unplug = measure_unplug(gib);
+		struct unplug unplug = { .free = measure_unplug_free(gib) };
 
+		measure_unplug_half(gib / 4, &unplug);
 		if (!strcmp(argv[1], "unplug_bars"))
 			check_unplug_bars(unplug, gib);
 		printf("virtio_mem_unplug %lu\nvirtio_mem_unplug_half %lu\nvirtio_mem_migrated %ld\n",
