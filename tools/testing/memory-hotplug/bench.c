@@ -14,7 +14,8 @@
  *	bench device_bars 64	the same for devices
  *	bench unplug GIB	a virtio-mem device gives back all it has; one of a
  *				quarter of that size half of it, while the upper half
- *				has a file as large as half of that
+ *				has a file as large as half of that; BLOCK=256M in the
+ *				environment is the size of the device's blocks
  *	bench unplug_bars GIB	the bars for that
  */
 #include <err.h>
@@ -407,7 +408,8 @@ static int first_block_after(const bool *before)
 static void add_virtio_mem(const char *id, uint64_t size)
 {
 	policy("online_movable");
-	if (host_request(NULL, 0, "add virtio-mem %s %lu", id, size))
+	if (host_request(NULL, 0, "add virtio-mem %s %lu 0 0 %s", id, size,
+			 getenv("BLOCK") ?: "2M"))
 		errx(1, "no virtio-mem device");
 	sleep(1);
 }
