@@ -5,8 +5,9 @@
  * "curve ZONE BLOCKS COST" for every block that was onlined.
  *
  *	bench blocks GIB	one by one, those of a DIMM of so many GiB
- *	bench devices GIB	a DIMM onlined and unplugged by the kernel, a
- *				virtio-mem device plugged
+ *	bench devices GIB	a DIMM onlined and unplugged by the kernel, empty
+ *				and in use, a virtio-mem device plugged; in a
+ *				guest of 3 GiB, which has no ZONE_NORMAL
  *	bench boot GIB		the boot until init is started, page faults, malloc,
  *				and a block in use taken offline
  *	bench whole GIB		online all blocks of a DIMM, once
@@ -136,6 +137,9 @@ static void plug(struct dimm *dimm, unsigned long gib)
 		errx(1, "no DIMM of %lu GiB", gib);
 }
 
+/* What was migrated between trace_start() and trace_end(), in pages */
+static uint64_t migrated;
+
 /* Tracing of the workqueues sees the kernel handle a device event. */
 static void trace_start(void)
 {
@@ -144,22 +148,28 @@ static void trace_start(void)
 	close(fd);
 	if (fd < 0 || write_line(TRACING "trace_clock", "x86-tsc") ||
 	    write_line(TRACING "events/workqueue/workqueue_execute_start/enable", "1") ||
-	    write_line(TRACING "events/workqueue/workqueue_execute_end/enable", "1"))
-		errx(1, "cannot trace workqueues");
+	    write_line(TRACING "events/workqueue/workqueue_execute_end/enable", "1") ||
+	    write_line(TRACING "events/migrate/mm_migrate_pages/enable", "1"))
+		errx(1, "cannot trace workqueues and migration");
 }
 
 /* How long the work function ran since trace_start(), sleeping included. */
 static uint64_t trace_end(const char *function)
 {
 	uint64_t sum = 0, start = 0, stamp;
+	unsigned long pages;
 	char line[512], *event;
 	FILE *trace;
 
 	write_line(TRACING "events/workqueue/enable", "0");
+	write_line(TRACING "events/migrate/enable", "0");
+	migrated = 0;
 	trace = fopen(TRACING "trace", "r");
 	if (!trace)
 		err(1, TRACING "trace");
 	while (fgets(line, sizeof(line), trace)) {
+		if (parse_field(line, "nr_succeeded=", &pages))
+			migrated += pages;
 		event = strstr(line, ": workqueue_execute_");
 		if (!event || !strstr(event, function))
 			continue;
@@ -189,7 +199,7 @@ static void wait_for_total(long kib)
 }
 
 /* Movable, as only then it is sure to let go of the DIMM again. */
-static void measure_dimm(unsigned long gib, uint64_t *add, uint64_t *del)
+static uint64_t add_dimm(unsigned long gib)
 {
 	long before = read_field("/proc/meminfo", "MemTotal:");
 
@@ -199,13 +209,153 @@ static void measure_dimm(unsigned long gib, uint64_t *add, uint64_t *del)
 		errx(1, "no DIMM of %lu GiB", gib);
 	wait_for_total(before + (gib << 20));
 	sleep(1);
-	*add = trace_end("acpi_hotplug_work_fn");
+	return trace_end("acpi_hotplug_work_fn");
+}
+
+static uint64_t del_dimm(void)
+{
 	trace_start();
 	if (host_request(NULL, 0, "del auto"))
-		errx(1, "the DIMM of %lu GiB stays", gib);
-	wait_for_total(before);
+		errx(1, "the DIMM stays");
 	sleep(1);
-	*del = trace_end("acpi_hotplug_work_fn");
+	return trace_end("acpi_hotplug_work_fn");
+}
+
+/* The pages of a shell that waits for input are on the DIMM: it was started there. */
+static uint64_t del_dimm_with_shell(void)
+{
+	int input[2], status;
+	uint64_t cost;
+	pid_t pid;
+
+	if (pipe(input))
+		err(1, "pipe");
+	pid = fork();
+	if (!pid) {
+		dup2(input[0], 0);
+		close(input[1]);
+		execl("/bin/bash", "bash", "-c", "read line; exit 7", NULL);
+		_exit(1);
+	}
+	sleep(1);
+	cost = del_dimm();
+	close(input[1]);
+	close(input[0]);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 7 << 8)
+		errx(1, "the shell did not survive");
+	return cost;
+}
+
+/* So many bytes of tmpfs, in ZONE_MOVABLE if there is one. */
+static int fill_tmpfs(size_t size)
+{
+	int fd = memfd_create("bench", 0);
+	char *map;
+
+	if (fd < 0 || ftruncate(fd, size))
+		err(1, "memfd");
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		err(1, "mmap");
+	for (size_t at = 0; at < size; at += getpagesize())
+		map[at] = 1;
+	munmap(map, size);
+	return fd;
+}
+
+struct used {
+	uint64_t del, refused, first_page;
+	uint64_t migrated;	/* for del, in percent of the pages in use */
+};
+
+#define TMPFS_BYTES	(2UL << 30)
+
+static void measure_used_dimm(struct used *used)
+{
+	unsigned long pages = TMPFS_BYTES / getpagesize();
+	struct counters c;
+	int fd;
+
+	add_dimm(4);
+	fd = fill_tmpfs(TMPFS_BYTES);
+	if (counters_read(0, &c) ||
+	    zone_find(&c, "Movable")->managed - zone_find(&c, "Movable")->free < pages)
+		errx(1, "the pages are not on the DIMM");
+	used->del = del_dimm();
+	used->migrated = migrated * 100 / pages;
+	close(fd);
+}
+
+/* The last block of the DIMM has pages that cannot move: those in pipes. */
+static void measure_refused(struct used *used)
+{
+	struct dimm dimm = { .id = "stays" };
+	int pipes[8][2], block, fd;
+
+	if (pipes_open(pipes, 8))
+		errx(1, "no pipes");
+	policy("offline");
+	if (dimm_plug(&dimm, 4UL << 30))
+		errx(1, "no DIMM of 4 GiB");
+	block = dimm.first + dimm.count - 1;
+	set_state(block, "online_kernel");
+	pipes_fill(pipes, 8);
+	for (block--; block >= dimm.first; block--)
+		set_state(block, "online_movable");
+	fd = fill_tmpfs(TMPFS_BYTES);
+	trace_start();
+	if (!host_request(NULL, 0, "del stays"))
+		errx(1, "the DIMM went, with pages that cannot move");
+	sleep(1);
+	used->refused = trace_end("acpi_hotplug_work_fn");
+	for_each_block(block, &dimm)
+		if (block_online(block) != 1)
+			errx(1, "memory%d is not online again", block);
+	/* It stays: its last block has other kernel memory by now. */
+	close(fd);
+	pipes_close(pipes, 8);
+}
+
+/* Of a block that was full only the page with the lowest address is left. */
+static void measure_first_page(struct used *used)
+{
+	size_t size = block_bytes(), page = getpagesize();
+	struct dimm dimm = { .id = "first" };
+	uint64_t entry, lowest = 0, lowest_pfn = ~0UL;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	char *map;
+
+	munlockall();		/* locked memory cannot be given back */
+	policy("offline");
+	plug(&dimm, 1);
+	set_state(dimm.first, "online_movable");
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED || madvise(map, size, MADV_NOHUGEPAGE))
+		err(1, "128 MiB");
+	for (size_t at = 0; at < size; at += page) {
+		map[at] = 1;
+		if (pread(fd, &entry, sizeof(entry), (uintptr_t)(map + at) / page * 8) != 8)
+			err(1, "pagemap");
+		entry &= (1UL << 55) - 1;
+		if (entry >= dimm.first * block_pages() && entry < lowest_pfn) {
+			lowest_pfn = entry;
+			lowest = at;
+		}
+	}
+	close(fd);
+	if (lowest_pfn != dimm.first * block_pages())
+		errx(1, "the first page of memory%d is not in use", dimm.first);
+	if (madvise(map, lowest, MADV_DONTNEED) ||
+	    madvise(map + lowest + page, size - lowest - page, MADV_DONTNEED))
+		err(1, "MADV_DONTNEED");
+	/* The first offline drains pcplists, and that is not what is measured. */
+	set_state(dimm.first + 1, "online_movable");
+	set_state(dimm.first + 1, "offline");
+	used->first_page = set_state(dimm.first, "offline");
+	munmap(map, size);
+	if (dimm_unplug(&dimm))
+		errx(1, "the DIMM stays");
+	mlockall(MCL_CURRENT | MCL_FUTURE);
 }
 
 /* What the allocator's fast paths cost: single pages, in and out again. */
@@ -514,13 +664,20 @@ static void check_bars(const struct dimm *dimm)
 	ksft_finished();
 }
 
-/* For 64 GiB; device_del needs that LRU caches are disabled once, not per block. */
-static void check_device_bars(uint64_t add, uint64_t del, uint64_t plug)
+/* For 64 GiB, and 4 GiB with 2 GiB in use */
+static void check_device_bars(uint64_t add, uint64_t del, uint64_t shell,
+			      const struct used *used, uint64_t plug)
 {
 	ksft_print_header();
-	ksft_set_plan(3);
+	ksft_set_plan(8);
 	check_bar("device_add to last block online", add, 210000000);
-	check_bar("device_del", del, 73000000);
+	check_bar("device_del", del, 60000000);
+	check_bar("device_del with a shell", shell, 75000000);
+	check_bar("device_del with 2 GiB in use", used->del, 4600000000);
+	ksft_test_result(used->migrated >= 100 && used->migrated <= 101,
+			 "each page in use is migrated once: %lu %%\n", used->migrated);
+	check_bar("device_del that is refused", used->refused, 200000000);
+	check_bar("offline a block with its first page in use", used->first_page, 130000);
 	check_bar("virtio-mem plug", plug, 100000000);
 	ksft_finished();
 }
@@ -541,7 +698,8 @@ int main(int argc, char **argv)
 {
 	struct dimm dimm = { .id = "bench" };
 	struct cost cost[2][3] = {};
-	uint64_t add, del, virtio_mem;
+	uint64_t add, del, shell, virtio_mem;
+	struct used used;
 	unsigned long gib;
 
 	if (argc != 3)
@@ -566,12 +724,24 @@ int main(int argc, char **argv)
 	}
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 	if (strstr(argv[1], "device")) {
-		measure_dimm(gib, &add, &del);
+		measure_first_page(&used);
+		printf("offline_first_page %lu\n", used.first_page);
+		add = add_dimm(gib);
+		del = del_dimm();
+		add_dimm(gib);
+		shell = del_dimm_with_shell();
+		printf("device_add_auto_online %lu\ndevice_del %lu\ndevice_del_shell %lu\n",
+		       add, del, shell);
+		measure_used_dimm(&used);
+		measure_refused(&used);
+		printf("device_del_used %lu\ndevice_del_used_rest %lu\n"
+		       "device_del_migrated_percent %lu\ndevice_del_refused %lu\n", used.del,
+		       used.del - TMPFS_BYTES / getpagesize() * used.migrated / 100 * COPY_COST,
+		       used.migrated, used.refused);
 		virtio_mem = measure_virtio_mem(gib / 4);
+		printf("virtio_mem_plug %lu\n", virtio_mem);
 		if (!strcmp(argv[1], "device_bars"))
-			check_device_bars(add, del, virtio_mem);
-		printf("device_add_auto_online %lu\ndevice_del %lu\nvirtio_mem_plug %lu\n",
-		       add, del, virtio_mem);
+			check_device_bars(add, del, shell, &used, virtio_mem);
 		return 0;
 	}
 	policy("offline");
