@@ -203,10 +203,11 @@ TEST_F_TIMEOUT(readers, possible, BLOCK_SECONDS)
 		waitpid(self->pid[i], NULL, 0);
 		self->pid[i] = 0;
 		EXPECT_LT(0UL, r->reads);
-		for (kind = 0; kind < KINDS; kind++)
+		for (kind = 0; kind < KINDS; kind++) {
 			EXPECT_EQ(0UL, r->wrong[kind])
 				TH_LOG("%lu times in %lu: %s", r->wrong[kind], r->reads,
 				       r->first[kind]);
+		}
 	}
 	TH_LOG("%d steps, %lu reads", n, reads);
 }
