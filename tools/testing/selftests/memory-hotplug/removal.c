@@ -176,12 +176,17 @@ static unsigned long locked_pfn(void)
 	return found;
 }
 
+static int fuse_dev;
+
+/* Without the device: when this program ends, so do all that wait for an answer. */
 static pid_t child(int (*run)(const void *), const void *arg)
 {
 	pid_t pid = fork();
 
-	if (!pid)
+	if (!pid) {
+		close(fuse_dev);
 		_exit(-run(arg));
+	}
 	return pid;
 }
 
@@ -223,23 +228,23 @@ TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 {
 	bool del_ended, cpu_ended = true;
 	pid_t reader, failure, del, cpu;
-	int dev, fd, status, err;
+	int fd, status, err;
 	unsigned long pfn;
 	char options[96];
 	__u64 request;
 
-	dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (dev < 0 || access(HARD_OFFLINE, W_OK))
+	fuse_dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fuse_dev < 0 || access(HARD_OFFLINE, W_OK))
 		SKIP(return, "build with CONFIG_FUSE_FS, CONFIG_MEMORY_FAILURE");
 	mkdir("/tmp", 0755);
 	fd = open(FUSE_FILE, O_CREAT | O_WRONLY, 0644);
 	ASSERT_LE(0, fd);
 	close(fd);
 	snprintf(options, sizeof(options),
-		 "fd=%d,rootmode=100444,user_id=0,group_id=0", dev);
+		 "fd=%d,rootmode=100444,user_id=0,group_id=0", fuse_dev);
 	ASSERT_EQ(0, mount("stuck", FUSE_FILE, "fuse", 0, options));
 	reader = child(read_file, FUSE_FILE);
-	request = fuse_serve(dev);
+	request = fuse_serve(fuse_dev);
 	ASSERT_NE(0ULL, request);
 	pfn = locked_pfn();
 	ASSERT_NE(0UL, pfn);
@@ -267,7 +272,7 @@ TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 	EXPECT_EQ(0, waitpid(failure, &status, WNOHANG))
 		TH_LOG("the memory failure was not stuck");
 
-	EXPECT_EQ(0, fuse_answer(dev, request, -EIO, NULL, 0));
+	EXPECT_EQ(0, fuse_answer(fuse_dev, request, -EIO, NULL, 0));
 	EXPECT_EQ(reader, waitpid(reader, &status, 0));
 	EXPECT_EQ(failure, waitpid(failure, &status, 0));
 	if (!del_ended)
@@ -275,7 +280,7 @@ TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 	if (!cpu_ended)
 		waitpid(cpu, &status, 0);
 	EXPECT_EQ(0, umount2(FUSE_FILE, MNT_DETACH));
-	close(dev);
+	close(fuse_dev);
 	unlink(FUSE_FILE);
 	EXPECT_EQ(1, block_online(self->b));
 }
