@@ -671,13 +671,13 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t shell,
 	ksft_print_header();
 	ksft_set_plan(8);
 	check_bar("device_add to last block online", add, 210000000);
-	check_bar("device_del", del, 60000000);
-	check_bar("device_del with a shell", shell, 75000000);
-	check_bar("device_del with 2 GiB in use", used->del, 4600000000);
+	check_bar("device_del", del, 64000000);
+	check_bar("device_del with a shell", shell, 64000000);
+	check_bar("device_del with 2 GiB in use", used->del, 3900000000);
 	ksft_test_result(used->migrated >= 100 && used->migrated <= 101,
 			 "each page in use is migrated once: %lu %%\n", used->migrated);
-	check_bar("device_del that is refused", used->refused, 200000000);
-	check_bar("offline a block with its first page in use", used->first_page, 130000);
+	check_bar("device_del that is refused", used->refused, 40000000);
+	check_bar("offline a block with its first page in use", used->first_page, 110000);
 	check_bar("virtio-mem plug", plug, 100000000);
 	ksft_finished();
 }
