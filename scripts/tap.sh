@@ -54,9 +54,10 @@ boot() {
 	fi
 	kernel=$build/$flavour/arch/x86/boot/bzImage
 	status=0
+	cat "$initrd" "$build/$flavour/modules.gz" > "$log.initrd"
 	# The options are meant to split.
 	# shellcheck disable=SC2086
-	"$top/scripts/vm" --kernel "$kernel" --initrd "$initrd" --log "$log.console" \
+	"$top/scripts/vm" --kernel "$kernel" --initrd "$log.initrd" --log "$log.console" \
 		--timeout "$seconds" $options "$command" > "$log.out" 2> "$log.err" < /dev/null ||
 		status=$?
 	return $status
