@@ -182,31 +182,4 @@ TEST_F_TIMEOUT(xen_balloon, up_and_down, TIMEOUT)
 	}
 }
 
-/* Nothing but single pages is free: every other one is in use. */
-TEST_F_TIMEOUT(xen_balloon, single_pages, TIMEOUT)
-{
-	size_t page = getpagesize(), bytes = available(), at;
-	long kb;
-	char *p;
-
-	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	ASSERT_NE(MAP_FAILED, (void *)p);
-	for (at = 0; at < bytes; at += page)
-		*(size_t *)(p + at) = at;
-	for (at = 0; at < bytes; at += 2 * page)
-		ASSERT_EQ(0, madvise(p + at, page, MADV_DONTNEED));
-
-	kb = boot.current_kb - (bytes >> 12);
-	ASSERT_EQ(0, set_target(kb));
-	ASSERT_TRUE(wait_until(reached(kb), BALLOON_SECONDS))
-		TH_LOG("%ld KiB instead of %ld", current_kb(), kb);
-	ASSERT_EQ(0, counters_wrong());
-	ASSERT_EQ(0, set_target(boot.current_kb));
-	ASSERT_TRUE(wait_until(reached(boot.current_kb), BALLOON_SECONDS));
-	ASSERT_EQ(0, counters_wrong());
-	for (at = page; at < bytes; at += 2 * page)
-		ASSERT_EQ(at, *(size_t *)(p + at));
-}
-
 TEST_HARNESS_MAIN
