@@ -5,6 +5,7 @@
  * that takes for ever makes an offline fail, but not wait.
  */
 #include <linux/fuse.h>
+#include <poll.h>
 #include <sys/mount.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -146,6 +147,22 @@ static __u64 fuse_serve(int dev)
 	return 0;
 }
 
+/* Fail what @reader reads, which it does more than once, until it ends. */
+static void fuse_fail(int dev, pid_t reader, int *status)
+{
+	struct pollfd ready = { .fd = dev, .events = POLLIN };
+	__u64 request;
+
+	fcntl(dev, F_SETFL, O_NONBLOCK);
+	while (waitpid(reader, status, WNOHANG) != reader) {
+		if (poll(&ready, 1, 10) != 1)
+			continue;
+		request = fuse_serve(dev);
+		if (request)
+			fuse_answer(dev, request, -EIO, NULL, 0);
+	}
+}
+
 static __u64 page_flags(unsigned long pfn)
 {
 	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
@@ -273,7 +290,7 @@ TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 		TH_LOG("the memory failure was not stuck");
 
 	EXPECT_EQ(0, fuse_answer(fuse_dev, request, -EIO, NULL, 0));
-	EXPECT_EQ(reader, waitpid(reader, &status, 0));
+	fuse_fail(fuse_dev, reader, &status);
 	EXPECT_EQ(failure, waitpid(failure, &status, 0));
 	if (!del_ended)
 		waitpid(del, &status, 0);
