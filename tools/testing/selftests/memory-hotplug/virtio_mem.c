@@ -12,6 +12,8 @@
 #define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
 #define KPF_OFFLINE	23	/* of /proc/kpageflags */
 #define TIMEOUT		BLOCK_SECONDS
+/* Offlining alone makes more before it gives up on a page that is pinned. */
+#define TRIES		1000L
 #define INJECT		"/sys/kernel/debug/notifier-error-inject/memory/actions"
 #define SEED		"20240229"
 #define STEPS		"200"
@@ -322,8 +324,13 @@ TEST_F_TIMEOUT(virtio_mem, pinned, TIMEOUT)
 	ASSERT_EQ(0, pipe(pipes));
 	ASSERT_EQ((ssize_t)page, vmsplice(pipes[1], &iov, 1, 0));
 
+	if (events_start("page_isolation/test_pages_isolated"))
+		SKIP(return, NO_EVENTS);
 	request(_metadata, self->id, 0);
 	wait_size(_metadata, self->id, self->base.total, 2);
+	EXPECT_GT(TRIES, events())
+		TH_LOG("%ld tries to empty a block", events());
+	events_stop();
 	EXPECT_TRUE(intact(p, size, page));
 
 	/* The pipe gets to see what is written now: it has the page still. */
