@@ -650,7 +650,7 @@ static void check_bars(const struct dimm *dimm)
 	if (dimm->count > 512) {
 		ksft_set_plan(1);
 		check_bar("online all blocks", online_all(dimm),
-			  1600000000ULL / 4096 * dimm->count);
+			  1700000000ULL / 4096 * dimm->count);
 		ksft_finished();
 	}
 	ksft_set_plan(8);
