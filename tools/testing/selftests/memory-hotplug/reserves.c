@@ -14,7 +14,7 @@
 #define DIMM_BYTES	(1UL << 30)
 #define ROUNDS		5
 #define HOLD_SECONDS	600
-#define SETTLE_SECONDS	600	/* the kernel takes a tenth of a second */
+#define SETTLE_SECONDS	60	/* the kernel takes a tenth of a second */
 #define BALLOON_MB	256L
 #define EVENT		"kmem/mm_setup_per_zone_lowmem_reserve"
 
