@@ -683,7 +683,7 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t shell,
 	check_bar("device_del with 2 GiB in use", used->del, 3900000000);
 	ksft_test_result(used->migrated >= 100 && used->migrated <= 101,
 			 "each page in use is migrated once: %lu %%\n", used->migrated);
-	check_bar("device_del that is refused", used->refused, 40000000);
+	check_bar("device_del that is refused", used->refused, 50000000);
 	check_bar("offline a block with its first page in use", used->first_page, 110000);
 	check_bar("virtio-mem plug", plug, 58000000);
 	/* A driver that owns memory has no part in the memory of others. */
