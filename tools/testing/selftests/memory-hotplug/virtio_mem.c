@@ -110,8 +110,8 @@ static bool intact(const unsigned char *p, size_t bytes, size_t step)
 	return at >= bytes;
 }
 
-/* How many pages were migrated since events_clear(). */
-static long migrated(void)
+/* The sum of a field of migration's events since events_clear(). */
+static long migrations(const char *field)
 {
 	FILE *f = fopen(TRACE_INSTANCE "/trace", "r");
 	unsigned long pages, sum = 0;
@@ -122,11 +122,16 @@ static long migrated(void)
 	while (fgets(line, sizeof(line), f)) {
 		if (strstr(line, "LOST"))
 			sum += 1UL << 40;
-		if (parse_field(line, "nr_succeeded=", &pages))
+		if (parse_field(line, field, &pages))
 			sum += pages;
 	}
 	fclose(f);
 	return sum;
+}
+
+static long migrated(void)
+{
+	return migrations("nr_succeeded=");
 }
 
 FIXTURE(virtio_mem)
@@ -324,12 +329,12 @@ TEST_F_TIMEOUT(virtio_mem, pinned, TIMEOUT)
 	ASSERT_EQ(0, pipe(pipes));
 	ASSERT_EQ((ssize_t)page, vmsplice(pipes[1], &iov, 1, 0));
 
-	if (events_start("page_isolation/test_pages_isolated"))
+	if (events_start("migrate/mm_migrate_pages"))
 		SKIP(return, NO_EVENTS);
 	request(_metadata, self->id, 0);
 	wait_size(_metadata, self->id, self->base.total, 2);
-	EXPECT_GT(TRIES, events())
-		TH_LOG("%ld tries to empty a block", events());
+	EXPECT_GT(TRIES, migrations("nr_failed="))
+		TH_LOG("%ld tries to migrate the page", migrations("nr_failed="));
 	events_stop();
 	EXPECT_TRUE(intact(p, size, page));
 
