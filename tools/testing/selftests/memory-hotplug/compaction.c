@@ -16,6 +16,9 @@
 #define COMPACT		"/proc/sys/vm/compact_memory"
 #define ROUNDS		"5"
 
+/* Compaction takes milliseconds, or for ever. */
+#define END_SECONDS	60
+
 FIXTURE(compaction)
 {
 	struct dimm dimm[2];
@@ -62,7 +65,7 @@ FIXTURE_TEARDOWN(compaction)
 		/* It does not end while compaction does not. */
 		kill(self->pid, SIGKILL);
 		ASSERT_TRUE(wait_until(waitpid(self->pid, NULL, WNOHANG) == self->pid,
-				       BLOCK_SECONDS));
+				       END_SECONDS));
 	}
 	EXPECT_EQ(0, dimm_unplug(&self->dimm[0]));
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
@@ -72,7 +75,7 @@ FIXTURE_TEARDOWN(compaction)
 #define compaction_ends() do {							\
 	unsigned long before = *self->runs;					\
 										\
-	ASSERT_TRUE(wait_until(*self->runs > before + 1, BLOCK_SECONDS))	\
+	ASSERT_TRUE(wait_until(*self->runs > before + 1, END_SECONDS))	\
 		TH_LOG("compaction did not end: %lu runs", *self->runs);	\
 	ASSERT_FALSE(kmsg_trouble(self->kmsg));					\
 } while (0)

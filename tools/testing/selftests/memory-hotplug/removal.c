@@ -17,6 +17,8 @@
 #define DIMM_BYTES	(256UL << 20)
 #define TIMEOUT		600
 #define ROUNDS		20
+/* The kernel gives up after one or two, or waits for ever. */
+#define STUCK_SECONDS	60
 #define CPU1		"/sys/devices/system/cpu/cpu1/online"
 #define COMPACT		"/proc/sys/vm/compact_memory"
 #define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
@@ -269,18 +271,18 @@ TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 	failure = child(fail_page, &pfn);
 	ASSERT_TRUE(wait_until(page_flags(pfn) & HWPOISON, BLOCK_SECONDS));
 
-	err = block_set_within(self->b, "offline", BLOCK_SECONDS / 2);
+	err = block_set_within(self->b, "offline", STUCK_SECONDS);
 	EXPECT_EQ(-EBUSY, err)
 		TH_LOG("the offline waited for the memory failure");
 	del = child(remove_dimm, self->dimm.id);
-	del_ended = wait_until(ended(del, &status), BLOCK_SECONDS);
+	del_ended = wait_until(ended(del, &status), STUCK_SECONDS);
 	EXPECT_TRUE(del_ended)
 		TH_LOG("device_del waits for the memory failure");
 	if (del_ended)
 		EXPECT_NE(0, status);
 	if (!access(CPU1, W_OK)) {
 		cpu = child(toggle_cpu, CPU1);
-		cpu_ended = wait_until(ended(cpu, &status), BLOCK_SECONDS);
+		cpu_ended = wait_until(ended(cpu, &status), STUCK_SECONDS);
 		EXPECT_TRUE(cpu_ended)
 			TH_LOG("a CPU cannot go offline");
 		if (cpu_ended)
