@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC2034,SC2154
-# How scripts/test runs a test and reports it: TAP. It has sourced lib.sh.
+# How scripts/test runs tests and reports them: TAP. It has sourced lib.sh.
 
 passed=0 failed=0 skipped=0
 flavours=
@@ -14,26 +14,33 @@ wanted() {
 	return 1
 }
 
+# verdict ok|not|skip TEXT [WHY]: what a test has to say, for count.
+verdict() {
+	printf '%s\t%s\t%s\n' "$1" "$2" "${3:-}"
+}
+
 # The kernel, the guest and the host are ours, so hardly anything may be skipped: what
 # kernel memory of others is in the way of, and what a machine cannot install.
 may_skip='kernel memory|cannot be installed'
 
-# verdict ok|not ok|skip NAME [WHY]
-verdict() {
-	if [ "$1" = skip ] && ! echo "$3" | grep -qE "$may_skip"; then
-		set -- not "$2" "must not be skipped: $3"
-	fi
-	case $1 in
-	ok) passed=$((passed + 1)) ;;
-	skip) skipped=$((skipped + 1)) ;;
-	*) failed=$((failed + 1)) ;;
-	esac
-	number=$((passed + failed + skipped))
-	case $1 in
-	skip) echo "ok $number - $2 # SKIP $3" ;;
-	ok) echo "ok $number - $2" ;;
-	*) echo "not ok $number - $2${3:+ # $3}" ;;
-	esac
+# count FILE: number and print its verdicts.
+count() {
+	while IFS='	' read -r kind text why; do
+		if [ "$kind" = skip ] && ! echo "$why" | grep -qE "$may_skip"; then
+			kind='not' why="must not be skipped: $why"
+		fi
+		case $kind in
+		ok) passed=$((passed + 1)) ;;
+		skip) skipped=$((skipped + 1)) ;;
+		*) failed=$((failed + 1)) ;;
+		esac
+		number=$((passed + failed + skipped))
+		case $kind in
+		skip) echo "ok $number - $text # SKIP $why" ;;
+		ok) echo "ok $number - $text" ;;
+		*) echo "not ok $number - $text${why:+ # $why}" ;;
+		esac
+	done < "$1"
 }
 
 # Build a flavour when the first test wants it, and the guest.
@@ -43,45 +50,95 @@ made() {
 	flavours="$flavours $1"
 }
 
+# Guests that wait leave their CPUs to others, and some have only one: run two at a
+# time. jobs has NAME:PID:START of each.
+guests=2 jobs=''
+
+# collect: wait until one of them has ended, and count its verdicts.
+collect() {
+	ended=
+	while [ -z "$ended" ]; do
+		sleep 0.2
+		others=
+		for job in $jobs; do
+			pid=${job%:*}
+			pid=${pid#*:}
+			if [ -n "$ended" ] || kill -0 "$pid" 2>/dev/null; then
+				others="$others $job"
+			else
+				ended=${job%%:*} took=$(($(date +%s) - ${job##*:})) status=0
+				wait "$pid" || status=$?
+			fi
+		done
+		jobs=$others
+	done
+	[ "$status" -ne 130 ] || die "interrupted"
+	verdicts=$build/log/test-$ended.verdicts
+	if [ "$status" -ne 0 ] || [ ! -s "$verdicts" ]; then
+		verdict not "$ended" "its run ended with status $status and no verdict" >> "$verdicts"
+	fi
+	count "$verdicts"
+	echo "# $ended: $took s"
+}
+
+collect_all() {
+	while [ -n "$jobs" ]; do collect; done
+}
+
+# begin NAME FLAVOUR COMMAND...: run COMMAND, which prints verdicts, beside another test.
+begin() {
+	name=$1 flavour=$2
+	shift 2
+	wanted "$name" || return 0
+	log=$build/log/test-$name
+	rm -f "$log".*
+	if ! made "$flavour"; then
+		verdict not "$name" "no kernel or no guest could be made, see above" > "$log.verdicts"
+		count "$log.verdicts"
+		return 0
+	fi
+	while [ "$(echo "$jobs" | wc -w)" -ge $guests ]; do collect; done
+	"$@" > "$log.verdicts" &
+	jobs="$jobs $name:$!:$(date +%s)"
+}
+
 # The limits are for a machine with nothing else to do; they only end what hangs.
 patience=4
+# boot SECONDS VM-OPTIONS COMMAND
 boot() {
-	flavour=$1 log=$2 seconds=$(($3 * patience)) options=$4 command=$5
-	rm -f "$log.out" "$log.err"
-	if ! made "$flavour"; then
-		echo "no kernel or no guest could be made, see above" | tee "$log.out" > "$log.err"
-		return 70
-	fi
-	kernel=$build/$flavour/arch/x86/boot/bzImage
-	status=0
 	cat "$initrd" "$build/$flavour/modules.gz" > "$log.initrd"
+	status=0
 	# The options are meant to split.
 	# shellcheck disable=SC2086
-	"$top/scripts/vm" --kernel "$kernel" --initrd "$log.initrd" --log "$log.console" \
-		--timeout "$seconds" $options "$command" > "$log.out" 2> "$log.err" < /dev/null ||
-		status=$?
+	"$top/scripts/vm" --kernel "$build/$flavour/arch/x86/boot/bzImage" \
+		--initrd "$log.initrd" --log "$log.console" --timeout $(($1 * patience)) $2 "$3" \
+		> "$log.out" 2> "$log.err" < /dev/null || status=$?
+	rm -f "$log.initrd"
+	[ $status -ne 130 ] || exit 130
 	return $status
 }
 
-# vm_test NAME FLAVOUR SECONDS VM-OPTIONS COMMAND: what the command prints is
-# TAP, a verdict a line; a program without TAP is one test, by its status.
-vm_test() {
-	name=$1-$2
-	wanted "$name" || return 0
-	log=$build/log/test-$name
-	status=0
-	boot "$2" "$log" "$3" "$4" "$5" || status=$?
-	[ $status -ne 130 ] || die "interrupted"
-	grep -E '^(not )?ok [0-9]' "$log.out" > "$log.tap" || true
+# tap_verdicts PREFIX: those in log.tap.
+tap_verdicts() {
 	while read -r line; do
 		text=${line#*ok }
-		text="$name: ${text#* }"
+		text="$1: ${text#* }"
 		case $line in
 		*'# SKIP'*) verdict skip "${text%% # SKIP*}" "${text##*# SKIP }" ;;
 		ok*) verdict ok "$text" ;;
 		*) verdict not "$text" "output: $log.out" ;;
 		esac
 	done < "$log.tap"
+}
+
+# vm_test NAME FLAVOUR SECONDS VM-OPTIONS COMMAND: what the command prints is
+# TAP, a verdict a line; a program without TAP is one test, by its status.
+vm_test() { begin "$1-$2" "$2" vm_verdicts "$@"; }
+vm_verdicts() {
+	status=0
+	boot "$3" "$4" "$5" || status=$?
+	grep -E '^(not )?ok [0-9]' "$log.out" > "$log.tap" || true
+	tap_verdicts "$name"
 	planned=$(grep -E '^1\.\.[0-9]+$' "$log.out" | awk -F. '{ sum += $3 } END { print sum + 0 }')
 	if [ $status -eq 70 ]; then
 		verdict not "$name" "$(tail -n 1 "$log.err")"
@@ -102,11 +159,9 @@ vm_test() {
 
 # control_test NAME FLAVOUR SECONDS VM-OPTIONS PATTERN COMMAND: a kernel without
 # the property; the command must fail, and PATTERN tell that it did so for it.
-control_test() {
-	name=$1-$2
-	wanted "$name" || return 0
-	log=$build/log/test-$name
-	if boot "$2" "$log" "$3" "$4" "$6"; then
+control_test() { begin "$1-$2" "$2" control_verdict "$@"; }
+control_verdict() {
+	if boot "$3" "$4" "$6"; then
 		verdict not "$name: must fail" "it passed; output: $log.out"
 	elif grep -qE "$5" "$log.out" "$log.err"; then
 		verdict ok "$name: fails as it must"
@@ -115,26 +170,16 @@ control_test() {
 	fi
 }
 
-# Tests of the tools, on the host: TAP as well.
-host_test() {
-	wanted "$1" || return 0
-	log=$build/log/test-$1
+# host_test PROGRAM: of the tools, on the host: TAP as well. It boots the stack.
+host_test() { begin "$1" stack host_verdicts "$1"; }
+host_verdicts() {
 	status=0
-	# It boots guests if it finds a kernel.
-	made stack || true
 	"$top/scripts/$1" > "$log.out" 2>&1 < /dev/null || status=$?
 	grep -E '^(not )?ok [0-9]' "$log.out" > "$log.tap" || true
+	tap_verdicts "$1"
 	if [ "$(grep -E '^1\.\.[0-9]+$' "$log.out")" != "1..$(wc -l < "$log.tap")" ]; then
 		verdict not "$1" "not as many tests ran as were planned: $(tail -n 1 "$log.out"); output: $log.out"
 	elif [ $status -ne 0 ] && ! grep -q '^not ok' "$log.tap"; then
 		verdict not "$1" "status $status: $(tail -n 1 "$log.out"); output: $log.out"
 	fi
-	while read -r line; do
-		text=${line#*ok }
-		case $line in
-		*'# SKIP'*) verdict skip "$1: ${text#* - }" "see $log.out" ;;
-		ok*) verdict ok "$1: ${text#* - }" ;;
-		*) verdict not "$1: ${text#* - }" "output: $log.out" ;;
-		esac
-	done < "$log.tap"
 }
