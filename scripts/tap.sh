@@ -51,7 +51,7 @@ made() {
 }
 
 # Guests that wait leave their CPUs to others, and some have only one: run two at a
-# time. jobs has NAME:PID:START of each.
+# time. jobs has NAME:PID of each.
 guests=2 jobs=''
 
 # collect: wait until one of them has ended, and count its verdicts.
@@ -61,13 +61,11 @@ collect() {
 		sleep 0.2
 		others=
 		for job in $jobs; do
-			pid=${job%:*}
-			pid=${pid#*:}
-			if [ -n "$ended" ] || kill -0 "$pid" 2>/dev/null; then
+			if [ -n "$ended" ] || kill -0 "${job#*:}" 2>/dev/null; then
 				others="$others $job"
 			else
-				ended=${job%%:*} took=$(($(date +%s) - ${job##*:})) status=0
-				wait "$pid" || status=$?
+				ended=${job%:*} status=0
+				wait "${job#*:}" || status=$?
 			fi
 		done
 		jobs=$others
@@ -78,7 +76,7 @@ collect() {
 		verdict not "$ended" "its run ended with status $status and no verdict" >> "$verdicts"
 	fi
 	count "$verdicts"
-	echo "# $ended: $took s"
+	echo "# $ended: $(cat "${verdicts%.*}.seconds" 2>/dev/null || echo ?) s"
 }
 
 collect_all() {
@@ -98,8 +96,12 @@ begin() {
 		return 0
 	fi
 	while [ "$(echo "$jobs" | wc -w)" -ge $guests ]; do collect; done
-	"$@" > "$log.verdicts" &
-	jobs="$jobs $name:$!:$(date +%s)"
+	{
+		start=$(date +%s)
+		"$@"
+		echo $(($(date +%s) - start)) > "$log.seconds"
+	} > "$log.verdicts" &
+	jobs="$jobs $name:$!"
 }
 
 # The limits are for a machine with nothing else to do; they only end what hangs.
