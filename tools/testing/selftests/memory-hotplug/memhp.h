@@ -616,7 +616,7 @@ static __maybe_unused void profile_mark(void)
 }
 
 /*
- * Ask the host for something; @reply is what it answered after "ok ".  It always
+ * Ask the host for something; @reply is what it answered, less "ok ".  It always
  * answers, and when is not measured with the guest's clock.
  */
 static __maybe_unused __printf(3, 4)
@@ -657,9 +657,9 @@ int host_request(char *reply, size_t size, const char *fmt, ...)
 	}
 	line[len - 1] = '\0';
 	err = strncmp(line, "ok", 2) ? -EIO : 0;
-	if (!err && reply)
+	if (reply)
 		snprintf(reply, size, "%.*s", (int)size - 1,
-			 line[2] ? line + 3 : "");
+			 err ? line : line[2] ? line + 3 : "");
 	if (err)
 		fprintf(stderr, "# the host: %s\n", line);
 out:

@@ -1,0 +1,1154 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Faults lose nothing: after each one counters are exact, memory is usable, and the
+ * same operation succeeds when it is tried again.
+ *
+ * Each allocation on the way of an operation fails once in turn. In a system call that
+ * is what /proc/<pid>/fail-nth is for. An operation that the host asks for runs in a
+ * worker: there all workers are told to fail the Nth allocation below one function,
+ * which only one of them runs.
+ */
+#include <ctype.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#define NODE		0
+#define TIMEOUT		BLOCK_SECONDS
+#define DEBUGFS		"/sys/kernel/debug"
+#define INJECT		DEBUGFS "/notifier-error-inject/memory/actions"
+#define INJECT_ONLINE	INJECT "/MEM_GOING_ONLINE/error"
+#define INJECT_OFFLINE	INJECT "/MEM_GOING_OFFLINE/error"
+#define FILTER		DEBUGFS "/failslab/require-start"
+#define KMEMLEAK	DEBUGFS "/kmemleak"
+#define MODULE		"/lib/modules/test_memory_owner.ko"
+#define CONTROL		DEBUGFS "/test_memory_owner/control"
+#define START		0x80000000UL
+#define SIZE		0x20000000UL
+#define RAM_MB		3072UL
+#define NO_SPARE_RAM	"the kernel uses the memory: boot with mem=2G where there are 3 GiB"
+#define NO_FAULTS	"no " FILTER ": build with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_STACKTRACE_FILTER, mount debugfs"
+/* What the firmware asks for: ACPICA does not undo half a method. */
+#define AML		"acpi_ns_evaluate"
+#define CPU1		"/sys/devices/system/cpu/cpu1/online"
+#define DISK		"/dev/ram0"
+#define SIGNALS		24
+#define ROUNDS		12
+#define ERRORS		24
+/* Each page is allocated in the same way. */
+#define BALLOON		150
+#define DIMM_BYTES	(256UL << 20)
+#define VETO_BYTES	(1UL << 30)
+#define TOUCH_BYTES	(4UL << 20)
+/* At least so many in all */
+#define FAULTS		"1000"
+/* Allocations to fail one after the other, before there are too many of them */
+#define EACH		200
+#define MAX_WORKERS	256
+
+/* All tests together; each runs in a process of its own. */
+static struct {
+	long injected, survived, failed;
+} *faults;
+
+static __attribute__((constructor)) void share_faults(void)
+{
+	faults = mmap(NULL, sizeof(*faults), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+static int attr_write(const char *attr, const char *file, const char *value)
+{
+	char path[128];
+	int err;
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/%s", attr, file);
+	err = write_line(path, value);
+	return err ? complain(path, err) : 0;
+}
+
+/* What may fail: any allocation, of any size, without a report of it. */
+static bool faults_possible(void)
+{
+	return !access(FILTER, F_OK) && !access(DEBUGFS "/fail_page_alloc", F_OK) &&
+	       !attr_write("failslab", "ignore-gfp-wait", "N") &&
+	       !attr_write("failslab", "verbose", "0") &&
+	       !attr_write("fail_page_alloc", "ignore-gfp-wait", "N") &&
+	       !attr_write("fail_page_alloc", "ignore-gfp-highmem", "N") &&
+	       !attr_write("fail_page_alloc", "min-order", "0") &&
+	       !attr_write("fail_page_alloc", "verbose", "0");
+}
+
+/* Where a function of the kernel starts and the next one does. */
+static int symbol_find(const char *name, unsigned long *start, unsigned long *end)
+{
+	FILE *f = fopen("/proc/kallsyms", "r");
+	unsigned long at;
+	char line[256], symbol[128];
+	int pass;
+
+	*start = 0;
+	*end = -1UL;
+	for (pass = 0; f && pass < 2; pass++) {
+		rewind(f);
+		while (fgets(line, sizeof(line), f)) {
+			if (sscanf(line, "%lx %*c %127s", &at, symbol) != 2)
+				continue;
+			if (!pass && !strcmp(symbol, name))
+				*start = at;
+			if (pass && at > *start && at < *end)
+				*end = at;
+		}
+	}
+	if (f)
+		fclose(f);
+	return *start ? 0 : complain(name, -ENOENT);
+}
+
+/* Only allocations below @require fail, and of them none that are below @reject. */
+static int filter_set(const char *require, const char *reject)
+{
+	static const char * const attr[] = { "failslab", "fail_page_alloc" };
+	unsigned long start = 0, end = -1UL, not_start = 0, not_end = 0;
+	char text[4][32];
+	size_t i;
+	int err = 0;
+
+	if (require)
+		err = symbol_find(require, &start, &end);
+	if (!err && reject)
+		err = symbol_find(reject, &not_start, &not_end);
+	snprintf(text[0], sizeof(text[0]), "0x%lx", start);
+	snprintf(text[1], sizeof(text[1]), "0x%lx", end);
+	snprintf(text[2], sizeof(text[2]), "0x%lx", not_start);
+	snprintf(text[3], sizeof(text[3]), "0x%lx", not_end);
+	for (i = 0; i < ARRAY_SIZE(attr) && !err; i++)
+		err = attr_write(attr[i], "require-start", text[0]) ?:
+		      attr_write(attr[i], "require-end", text[1]) ?:
+		      attr_write(attr[i], "reject-start", text[2]) ?:
+		      attr_write(attr[i], "reject-end", text[3]);
+	return err;
+}
+
+/* Files to arm: that of this thread, or those of all workers. */
+static int nth_fds[MAX_WORKERS], nr_nth;
+static unsigned int nth_armed;
+
+static void nth_close(void)
+{
+	while (nr_nth)
+		close(nth_fds[--nr_nth]);
+}
+
+static int nth_open_self(void)
+{
+	nth_close();
+	nth_fds[0] = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (nth_fds[0] < 0)
+		return -errno;
+	nr_nth = 1;
+	return 0;
+}
+
+static int nth_open_workers(void)
+{
+	DIR *dir = opendir("/proc");
+	char path[300], comm[32];
+	struct dirent *e;
+	FILE *f;
+
+	nth_close();
+	while (dir && nr_nth < MAX_WORKERS && (e = readdir(dir))) {
+		if (!isdigit(e->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/comm", e->d_name);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		if (fgets(comm, sizeof(comm), f) && !strncmp(comm, "kworker/", 8)) {
+			snprintf(path, sizeof(path), "/proc/%s/fail-nth", e->d_name);
+			nth_fds[nr_nth] = open(path, O_RDWR | O_CLOEXEC);
+			nr_nth += nth_fds[nr_nth] >= 0;
+		}
+		fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	return nr_nth ? 0 : -ENOENT;
+}
+
+static void nth_arm(unsigned int nth)
+{
+	char text[16];
+	int i, len = snprintf(text, sizeof(text), "%u", nth);
+
+	nth_armed = nth;
+
+	/* A worker may be gone. */
+	for (i = 0; i < nr_nth; i++)
+		if (pwrite(nth_fds[i], text, len, 0) < 0 && errno != ESRCH)
+			complain("fail-nth", -errno);
+}
+
+/*
+ * Whether a fault was injected; @came is whether an allocation was counted at all, and
+ * so the worker was among those that are armed.
+ */
+static bool nth_injected(bool *came)
+{
+	bool injected = false;
+	char text[16] = "";
+	unsigned int left;
+	int i;
+
+	*came = false;
+	for (i = 0; nth_armed && i < nr_nth; i++) {
+		if (pread(nth_fds[i], text, sizeof(text), 0) <= 0)
+			continue;
+		left = atoi(text);
+		injected |= !left;
+		*came |= left < nth_armed;
+	}
+	return injected;
+}
+
+static bool injected(void)
+{
+	bool came;
+
+	return nth_injected(&came);
+}
+
+/* Each one up to EACH, then fewer and fewer. */
+static unsigned int nth_next(unsigned int nth)
+{
+	return nth < EACH ? nth + 1 : nth + nth / 16;
+}
+
+/* Counters, and what hot-added blocks there are in which state. */
+struct snapshot {
+	struct counters counters;
+	char state[MAX_BLOCKS];
+};
+
+static bool boot_blocks[MAX_BLOCKS];
+
+static int snapshot(struct snapshot *s)
+{
+	static bool present[MAX_BLOCKS];
+	int b;
+
+	memset(s, 0, sizeof(*s));
+	if (blocks_present(present) < 0)
+		return -EIO;
+	for (b = 0; b < MAX_BLOCKS; b++)
+		if (present[b] && !boot_blocks[b])
+			s->state[b] = block_online(b) == 1 ? '1' : '0';
+	return counters_read(NODE, &s->counters);
+}
+
+static bool same(const struct snapshot *expected)
+{
+	static struct snapshot seen;
+	int b, bad = 0;
+
+	if (snapshot(&seen))
+		return false;
+	for (b = 0; b < MAX_BLOCKS; b++)
+		if (expected->state[b] != seen.state[b] && bad++ < 8)
+			fprintf(stderr, "# memory%d: state '%c' instead of '%c'\n", b,
+				seen.state[b] ?: '-', expected->state[b] ?: '-');
+	return !bad && !counters_differ(&expected->counters, &seen.counters);
+}
+
+/* Memory can be allocated and keeps what is written to it. */
+static void fill(unsigned long *p, unsigned long seed)
+{
+	for (unsigned long i = 0; i < TOUCH_BYTES / sizeof(long); i += 64)
+		p[i] = (seed + i) * 0x9e3779b97f4a7c15UL;
+}
+
+static bool intact(const unsigned long *p, unsigned long seed)
+{
+	unsigned long i, nr = TOUCH_BYTES / sizeof(long);
+
+	for (i = 0; i < nr && p[i] == (seed + i) * 0x9e3779b97f4a7c15UL; i += 64)
+		;
+	if (i < nr)
+		fprintf(stderr, "# word %lu of %lu changed\n", i, nr);
+	return i >= nr;
+}
+
+static bool usable(unsigned long *p)
+{
+	bool good;
+
+	fill(p, 1);
+	good = intact(p, 1);
+	madvise(p, TOUCH_BYTES, MADV_DONTNEED);
+	return good;
+}
+
+static int state_set(int b, const char *state)
+{
+	return write(block_fds[b], state, strlen(state)) < 0 ? -errno : 0;
+}
+
+#define SURVIVES(expr)							\
+do {									\
+	faults->injected++;						\
+	ASSERT_TRUE(expr);						\
+	faults->survived++;						\
+} while (0)
+
+FIXTURE(faults)
+{
+	struct dimm dimm;
+	struct snapshot base;
+	char policy[32];
+	unsigned long *mem;
+	double start;
+	long injected, survived, failed;
+	int kmsg;
+};
+
+FIXTURE_SETUP(faults)
+{
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	snprintf(self->dimm.id, sizeof(self->dimm.id), "f%d", getpid());
+	self->mem = memory_map(TOUCH_BYTES);
+	ASSERT_NE(NULL, self->mem);
+	ASSERT_EQ(0, auto_online_set("offline", self->policy, sizeof(self->policy)));
+	self->kmsg = kmsg_open();
+	ASSERT_LE(0, self->kmsg);
+	ASSERT_LT(0, blocks_present(boot_blocks));
+	ASSERT_EQ(0, snapshot(&self->base));
+	self->start = now();
+	self->injected = faults->injected;
+	self->survived = faults->survived;
+	self->failed = faults->failed;
+}
+
+FIXTURE_TEARDOWN(faults)
+{
+	nth_arm(0);
+	if (!access(FILTER, F_OK))
+		EXPECT_EQ(0, filter_set(NULL, NULL));
+	if (!access(INJECT, F_OK)) {
+		EXPECT_EQ(0, write_line(INJECT_ONLINE, "0"));
+		EXPECT_EQ(0, write_line(INJECT_OFFLINE, "0"));
+	}
+	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+	EXPECT_TRUE(same(&self->base));
+	EXPECT_FALSE(kmsg_trouble(self->kmsg));
+	ksft_print_msg("%ld faults injected, %ld survived, the operation failed in %ld: %.0f s\n",
+		       faults->injected - self->injected, faults->survived - self->survived,
+		       faults->failed - self->failed, now() - self->start);
+}
+
+static void plug(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self)
+{
+	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
+}
+
+/*
+ * An operation: run() returns an error and leaves everything as it was, or does it. A
+ * fault may make it fail. undo() takes back what run() did, may_undo() what is left on
+ * the host where it failed; neither may fail.
+ */
+struct op {
+	const char *name;
+	int (*run)(void *data), (*undo)(void *data), (*undo_failed)(void *data);
+	void *data;
+	bool in_worker;
+	unsigned int max;
+};
+
+/*
+ * Let each allocation of the operation fail: it either happens all the same, or not at
+ * all. In either case it can be done next, and undone.
+ */
+static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
+		 const struct op *op)
+{
+	static struct snapshot before, after;
+	long was = faults->injected, failed = 0;
+	double start = now();
+	int err, strays = 0;
+	unsigned int nth;
+	bool came, hit;
+
+	ASSERT_EQ(0, snapshot(&before));
+	nth_arm(0);
+	ASSERT_EQ(0, op->run(op->data));
+	ASSERT_EQ(0, snapshot(&after));
+	ASSERT_EQ(0, op->undo(op->data));
+	ASSERT_TRUE(same(&before));
+	ASSERT_EQ(0, op->in_worker ? nth_open_workers() : nth_open_self());
+	for (nth = 1; nth <= (op->max ?: -1U); nth = nth_next(nth)) {
+		nth_arm(nth);
+		err = op->run(op->data);
+		hit = nth_injected(&came);
+		nth_arm(0);
+		if (!hit && !came && !err && op->in_worker && strays++ < 3) {
+			/* Another worker than those that were armed, or no allocation */
+			ASSERT_EQ(0, op->undo(op->data));
+			ASSERT_EQ(0, nth_open_workers());
+			nth--;
+			continue;
+		}
+		if (!hit)
+			break;
+		strays = 0;
+		faults->injected++;
+		if (nth % 16 == 0)
+			ksft_print_msg("%s: allocation %u\n", op->name, nth);
+		if (err) {
+			failed++;
+			if (op->undo_failed)
+				ASSERT_EQ(0, op->undo_failed(op->data));
+			ASSERT_TRUE(same(&before))
+				TH_LOG("%s, allocation %u: %s", op->name, nth, strerror(-err));
+			ASSERT_EQ(0, op->run(op->data))
+				TH_LOG("%s again after allocation %u", op->name, nth);
+		}
+		ASSERT_TRUE(same(&after))
+			TH_LOG("%s, allocation %u", op->name, nth);
+		if (nth % 32 == 0)
+			ASSERT_TRUE(usable(self->mem));
+		ASSERT_EQ(0, op->undo(op->data))
+			TH_LOG("undo %s after allocation %u", op->name, nth);
+		faults->survived++;
+	}
+	if (!hit) {
+		ASSERT_EQ(0, err);
+		ASSERT_TRUE(same(&after));
+		ASSERT_EQ(0, op->undo(op->data));
+	}
+	ASSERT_TRUE(same(&before));
+	nth_close();
+	faults->failed += failed;
+	ksft_print_msg("%s: %ld of %u allocations failed, %ld times the operation did, %.0f s\n",
+		       op->name, faults->injected - was, nth - 1, failed, now() - start);
+}
+
+static int run_online(void *data)
+{
+	return state_set(*(int *)data, "online_movable");
+}
+
+static int run_offline(void *data)
+{
+	return state_set(*(int *)data, "offline");
+}
+
+/* System calls that change the state of a block. */
+TEST_F_TIMEOUT(faults, state, TIMEOUT)
+{
+	int b;
+	struct op online = { "online", run_online, run_offline, .data = &b };
+	struct op offline = { "offline", run_offline, run_online, .data = &b };
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	plug(_metadata, self);
+	b = self->dimm.first;
+	/* Into an empty zone, and into one that grows for it */
+	walk(_metadata, self, &online);
+	ASSERT_EQ(0, state_set(b + 1, "online_movable"));
+	walk(_metadata, self, &online);
+	ASSERT_EQ(0, state_set(b, "online_movable"));
+	walk(_metadata, self, &offline);
+	/* With pages to migrate */
+	fill(self->mem, 2);
+	walk(_metadata, self, &offline);
+	EXPECT_TRUE(intact(self->mem, 2));
+	madvise(self->mem, TOUCH_BYTES, MADV_DONTNEED);
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+static bool has_spare_ram(const struct counters *c)
+{
+	return c->total * getpagesize() <= START;
+}
+
+/* A driver that owns memory: its module, and what it adds and removes. */
+static int control_fd, module_fd;
+
+static int run_load(void *data __maybe_unused)
+{
+	char parameters[64];
+
+	snprintf(parameters, sizeof(parameters), "start=%lu size=%lu", START, SIZE);
+	return syscall(SYS_finit_module, module_fd, parameters, 0) ? -errno : 0;
+}
+
+static int run_unload(void *data __maybe_unused)
+{
+	return syscall(SYS_delete_module, "test_memory_owner", O_NONBLOCK) ? -errno : 0;
+}
+
+static int control(const char *verb, int n)
+{
+	char line[64];
+	int len = snprintf(line, sizeof(line), "%s %d %d", verb, n / 2, n % 2);
+
+	return write(control_fd, line, len) < 0 ? -errno : 0;
+}
+
+/* The owner refuses one block, with any error. */
+static void owner_refuses(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
+			  int n, int b)
+{
+	static struct snapshot before;
+	char line[64];
+	int error;
+
+	ASSERT_EQ(0, snapshot(&before));
+	for (error = 1; error <= ERRORS; error++) {
+		snprintf(line, sizeof(line), "refuse %d %d", n / 2, error);
+		ASSERT_EQ(0, write_line(CONTROL, line));
+		SURVIVES(state_set(b, online_as[1 + error % 2]) == -error && same(&before));
+	}
+	snprintf(line, sizeof(line), "refuse %d 0", n / 2);
+	ASSERT_EQ(0, write_line(CONTROL, line));
+	ASSERT_EQ(0, state_set(b, "online_movable"));
+	ASSERT_TRUE(usable(self->mem));
+	ASSERT_EQ(0, state_set(b, "offline"));
+}
+
+static int run_add(void *data)
+{
+	return control("add", *(int *)data);
+}
+
+static int run_remove(void *data)
+{
+	return control("remove", *(int *)data);
+}
+
+TEST_F_TIMEOUT(faults, owner, TIMEOUT)
+{
+	int n, b;
+	struct op load = { "load the owner", run_load, run_unload, .data = NULL };
+	struct op add = { "add a block", run_add, run_remove, .data = &n };
+	struct op remove = { "remove a block", run_remove, run_add, .data = &n };
+	struct op online = { "online with an owner", run_online, run_offline, .data = &b };
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	if (access(MODULE, F_OK))
+		SKIP(return, "no " MODULE ": build with CONFIG_TEST_MEMORY_OWNER=m");
+	if (!has_spare_ram(&self->base.counters))
+		SKIP(return, NO_SPARE_RAM);
+	module_fd = open(MODULE, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, module_fd);
+	walk(_metadata, self, &load);
+	ASSERT_EQ(0, run_load(NULL));
+	control_fd = open(CONTROL, O_WRONLY | O_CLOEXEC);
+	ASSERT_LE(0, control_fd);
+	for (n = 0; n < 4; n++) {
+		b = START / block_bytes() + n;
+		walk(_metadata, self, &add);
+		ASSERT_EQ(0, run_add(&n));
+		walk(_metadata, self, &remove);
+		block_fds[b] = block_open(b);
+		ASSERT_LT(0, block_fds[b]);
+		owner_refuses(_metadata, self, n, b);
+		if (n % 2 == 0)
+			walk(_metadata, self, &online);
+		close(block_fds[b]);
+	}
+	for (n = 0; n < 4; n++)
+		ASSERT_EQ(0, run_remove(&n));
+	close(control_fd);
+	ASSERT_EQ(0, run_unload(NULL));
+}
+
+/*
+ * The worker has finished: it holds the lock of device hotplug, for which a write to the
+ * state of any block has to wait.
+ */
+static void wait_for_hotplug(void)
+{
+	write_line(MEMORY_SYSFS "/memory0/state", "online");
+}
+
+struct host_dimm {
+	struct dimm dimm;
+	int before;
+};
+
+static int run_dimm_add(void *data)
+{
+	struct host_dimm *h = data;
+	int wanted = h->before + h->dimm.count, err;
+
+	err = host_request(NULL, 0, "add dimm %s %luM", h->dimm.id, DIMM_BYTES >> 20);
+	if (err)
+		return err;
+	if (!wait_until(blocks_present(NULL) == wanted || injected(), TIMEOUT))
+		return -ETIMEDOUT;
+	wait_for_hotplug();
+	return blocks_present(NULL) == wanted ? 0 : -ENOMEM;
+}
+
+static int run_dimm_del(void *data)
+{
+	struct host_dimm *h = data;
+	int err = host_request(NULL, 0, "del %s", h->dimm.id);
+
+	return err ?: wait_for_blocks(h->before, TIMEOUT);
+}
+
+TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
+{
+	struct host_dimm h = { .before = blocks_present(NULL) };
+	struct op add = { "device_add", run_dimm_add, run_dimm_del, run_dimm_del, &h,
+			  .in_worker = true };
+
+	strcpy(h.dimm.id, self->dimm.id);
+	h.dimm.count = DIMM_BYTES / block_bytes();
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	ASSERT_EQ(0, filter_set("acpi_memory_device_add", AML));
+	walk(_metadata, self, &add);
+}
+
+/* A block is online, the other is not. */
+static int undo_del(void *data)
+{
+	struct host_dimm *h = data;
+	int err = dimm_plug(&h->dimm, DIMM_BYTES);
+
+	return err ?: state_set(h->dimm.first, "online_movable");
+}
+
+TEST_F_TIMEOUT(faults, device_del, TIMEOUT)
+{
+	struct host_dimm h = { .before = blocks_present(NULL) };
+	struct op del = { "device_del", run_dimm_del, undo_del, NULL, &h,
+			  .in_worker = true };
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	strcpy(h.dimm.id, self->dimm.id);
+	ASSERT_EQ(0, undo_del(&h));
+	ASSERT_EQ(0, filter_set("acpi_device_hotplug", AML));
+	walk(_metadata, self, &del);
+	ASSERT_EQ(0, run_dimm_del(&h));
+}
+
+/* The balloon retries by itself, a while later. */
+static unsigned long balloon_total;
+
+static int balloon_set(unsigned long mb)
+{
+	struct counters c;
+	int err = host_request(NULL, 0, "balloon %luM", RAM_MB - mb);
+
+	if (err)
+		return err;
+	return wait_until(!counters_read(NODE, &c) &&
+			  c.total == balloon_total - (mb << 20) / getpagesize(), TIMEOUT) ?
+	       0 : -ETIMEDOUT;
+}
+
+static int run_inflate(void *data __maybe_unused)
+{
+	return balloon_set(2);
+}
+
+static int run_deflate(void *data __maybe_unused)
+{
+	return balloon_set(0);
+}
+
+TEST_F_TIMEOUT(faults, balloon, TIMEOUT)
+{
+	struct op inflate = { "inflate", run_inflate, run_deflate, .in_worker = true,
+			      .max = BALLOON };
+	struct op deflate = { "deflate", run_deflate, run_inflate, .in_worker = true,
+			      .max = BALLOON };
+
+	if (!has_spare_ram(&self->base.counters))
+		SKIP(return, NO_SPARE_RAM);
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	balloon_total = self->base.counters.total;
+	ASSERT_EQ(0, filter_set("update_balloon_size_func", NULL));
+	walk(_metadata, self, &inflate);
+	ASSERT_EQ(0, run_inflate(NULL));
+	walk(_metadata, self, &deflate);
+	ASSERT_EQ(0, run_deflate(NULL));
+}
+
+/*
+ * virtio-mem tries again by itself, but only after a minute, and leaves a block that did
+ * not go online to user space: ask for a little more, and online what is not.
+ */
+struct virtio {
+	const char *id;
+	unsigned long total, low, high;
+	int blocks;
+};
+
+static bool virtio_reached(struct virtio *v, unsigned long mb)
+{
+	static bool present[MAX_BLOCKS];
+	char text[32] = "", path[96];
+	struct counters c;
+	int b;
+
+	if (host_request(text, sizeof(text), "size %s", v->id) ||
+	    strtoul(text, NULL, 10) != mb << 20)
+		return false;
+	if (!counters_read(NODE, &c) && c.total == v->total + (mb << 20) / getpagesize())
+		return mb || blocks_present(NULL) == v->blocks;
+	blocks_present(present);
+	for (b = 0; b < MAX_BLOCKS; b++) {
+		snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", b);
+		if (present[b] && !boot_blocks[b])
+			write_line(path, "online_movable");
+	}
+	return false;
+}
+
+static int virtio_set(struct virtio *v, unsigned long mb, unsigned long then)
+{
+	int err = host_request(NULL, 0, "resize %s %luM", v->id, mb);
+
+	if (err)
+		return err;
+	if (!wait_until(injected() || virtio_reached(v, mb), TIMEOUT))
+		return -ETIMEDOUT;
+	err = host_request(NULL, 0, "resize %s %luM", v->id, then);
+	if (err)
+		return err;
+	return wait_until(virtio_reached(v, then), TIMEOUT) ? 0 : -ETIMEDOUT;
+}
+
+static int run_grow(void *data)
+{
+	struct virtio *v = data;
+
+	return virtio_set(v, v->high - 4, v->high);
+}
+
+static int run_shrink(void *data)
+{
+	struct virtio *v = data;
+
+	return virtio_set(v, v->low + 4, v->low);
+}
+
+TEST_F_TIMEOUT(faults, virtio_mem, TIMEOUT)
+{
+	struct virtio v = { "fv", self->base.counters.total, 0, 40, blocks_present(NULL) };
+	struct op grow = { "virtio-mem plug", run_grow, run_shrink, .data = &v,
+			   .in_worker = true };
+	struct op shrink = { "virtio-mem unplug", run_shrink, run_grow, .data = &v,
+			     .in_worker = true };
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
+	ASSERT_EQ(0, host_request(NULL, 0, "add virtio-mem %s 512M 0", v.id));
+	ASSERT_EQ(0, filter_set("virtio_mem_run_wq", NULL));
+	walk(_metadata, self, &grow);
+	ASSERT_EQ(0, run_grow(&v));
+	walk(_metadata, self, &shrink);
+	/* Within a memory block */
+	v.low = 8;
+	walk(_metadata, self, &shrink);
+	v.low = 0;
+	/* The device stays: QEMU takes none away. */
+	ASSERT_EQ(0, run_shrink(&v));
+}
+
+/* Each block in turn is refused by a notifier, alone and as part of its device. */
+TEST_F_TIMEOUT(faults, veto, TIMEOUT)
+{
+	static const int error[] = { ENOMEM, EBUSY, EINVAL, EPERM, EIO, EAGAIN };
+	static struct snapshot before;
+	char text[16];
+	int b, zone;
+	size_t i;
+
+	if (access(INJECT, F_OK))
+		SKIP(return, "no %s: build with CONFIG_MEMORY_NOTIFIER_ERROR_INJECT, mount debugfs",
+		     INJECT);
+	ASSERT_EQ(0, dimm_plug(&self->dimm, VETO_BYTES));
+	for_each_block(b, &self->dimm) {
+		ASSERT_EQ(0, snapshot(&before));
+		for (i = 0; i < ARRAY_SIZE(error); i++) {
+			snprintf(text, sizeof(text), "%d", -error[i]);
+			ASSERT_EQ(0, write_line(INJECT_ONLINE, text));
+			for (zone = NORMAL; zone <= MOVABLE; zone++)
+				SURVIVES(state_set(b, online_as[zone]) == -error[i] &&
+					 same(&before));
+		}
+		ASSERT_EQ(0, write_line(INJECT_ONLINE, "0"));
+		ASSERT_EQ(0, state_set(b, "online_movable"));
+		ASSERT_EQ(0, snapshot(&before));
+		for (i = 0; i < ARRAY_SIZE(error); i++) {
+			snprintf(text, sizeof(text), "%d", -error[i]);
+			ASSERT_EQ(0, write_line(INJECT_OFFLINE, text));
+			SURVIVES(state_set(b, "offline") == -error[i] && same(&before));
+		}
+		ASSERT_TRUE(usable(self->mem));
+		ASSERT_EQ(0, write_line(INJECT_OFFLINE, "0"));
+	}
+	/* The first block that is online is the one that is refused. */
+	for_each_block(b, &self->dimm) {
+		ASSERT_EQ(0, snapshot(&before));
+		ASSERT_EQ(0, write_line(INJECT_OFFLINE, "-1"));
+		SURVIVES(host_request(NULL, 0, "del %s", self->dimm.id) == -EIO &&
+			 same(&before));
+		ASSERT_EQ(0, write_line(INJECT_OFFLINE, "0"));
+		ASSERT_EQ(0, state_set(b, "offline"));
+	}
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+/* A signal at any moment of an offline. */
+TEST_F_TIMEOUT(faults, signals, TIMEOUT)
+{
+	struct sigaction act = { .sa_handler = ignore_signal };
+	static struct snapshot online, offline;
+	int b, i, err, interrupted = 0;
+	struct itimerval timer = { };
+
+	plug(_metadata, self);
+	b = self->dimm.first;
+	ASSERT_EQ(0, snapshot(&offline));
+	ASSERT_EQ(0, state_set(b, "online_movable"));
+	ASSERT_EQ(0, snapshot(&online));
+	ASSERT_EQ(0, sigaction(SIGALRM, &act, NULL));
+	for (i = 0; i < SIGNALS; i++) {
+		fill(self->mem, i);
+		timer.it_value.tv_usec = 200 + i * i * 150;
+		setitimer(ITIMER_REAL, &timer, NULL);
+		err = state_set(b, "offline");
+		timer.it_value.tv_usec = 0;
+		setitimer(ITIMER_REAL, &timer, NULL);
+		interrupted += err == -EINTR;
+		SURVIVES((!err || err == -EINTR) && same(err ? &online : &offline) &&
+			 intact(self->mem, i));
+		if (!err)
+			ASSERT_EQ(0, state_set(b, "online_movable"));
+		madvise(self->mem, TOUCH_BYTES, MADV_DONTNEED);
+	}
+	ksft_print_msg("%d of %d offlines were interrupted\n", interrupted, i);
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+/* CPUs come and go beside blocks. */
+TEST_F_TIMEOUT(faults, cpus, TIMEOUT)
+{
+	static struct snapshot online, offline;
+	volatile long *toggled;
+	pid_t pid;
+	int b, i;
+
+	if (access(CPU1, W_OK))
+		SKIP(return, "no " CPU1 ": two CPUs and CONFIG_HOTPLUG_CPU");
+	toggled = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, toggled);
+	plug(_metadata, self);
+	b = self->dimm.first;
+	ASSERT_EQ(0, snapshot(&offline));
+	ASSERT_EQ(0, state_set(b, "online_movable"));
+	ASSERT_EQ(0, snapshot(&online));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		for (;; ++*toggled)
+			if (write_line(CPU1, *toggled % 2 ? "1" : "0"))
+				_exit(1);
+	for (i = 0; i < ROUNDS || *toggled < ROUNDS; i++) {
+		fill(self->mem, i);
+		SURVIVES(!state_set(b, "offline") && same(&offline) &&
+			 intact(self->mem, i));
+		SURVIVES(!state_set(b, "online_movable") && same(&online));
+		madvise(self->mem, TOUCH_BYTES, MADV_DONTNEED);
+	}
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, &i, 0));
+	EXPECT_TRUE(WIFSIGNALED(i));
+	write_line(CPU1, "1");
+	ksft_print_msg("CPU 1 went and came %ld times\n", *toggled);
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+/* The host asks for a device while its blocks change their state. */
+TEST_F_TIMEOUT(faults, del_in_use, TIMEOUT)
+{
+	static struct snapshot offline;
+	int b, i, fd, err, gone = 0;
+	pid_t pid;
+
+	for (i = 0; i < ROUNDS / 2; i++) {
+		plug(_metadata, self);
+		ASSERT_EQ(0, snapshot(&offline));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		while (!pid) {
+			for_each_block(b, &self->dimm) {
+				state_set(b, "online_movable");
+				state_set(b, "offline");
+			}
+		}
+		usleep(i * 20000);
+		err = host_request(NULL, 0, "del %s", self->dimm.id);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &fd, 0));
+		gone += !err;
+		if (err) {
+			ASSERT_EQ(0, dimm_offline(&self->dimm));
+			SURVIVES(same(&offline));
+			ASSERT_EQ(0, dimm_unplug(&self->dimm));
+		} else {
+			SURVIVES(same(&self->base));
+		}
+	}
+	ksft_print_msg("%d of %d devices went at once\n", gone, i);
+}
+
+/* What the host refuses is refused with a reason, and changes nothing. */
+TEST_F_TIMEOUT(faults, host_refuses, TIMEOUT)
+{
+	static struct snapshot before;
+	char line[64], text[256];
+	static const char * const request[] = {
+		"add dimm %s 128M",		/* overlapping id */
+		"add virtio-mem %s 128M",
+		"resize %s 128M",		/* no virtio-mem */
+		"add dimm fx 0",
+		"add dimm fx 1K",
+		"add dimm fx 127K",
+		"add dimm fx 900G",		/* no room */
+		"add dimm fx 128M 7",		/* no such node */
+		"add virtio-mem fx 0",
+		"add virtio-mem fx 3K",
+		"add virtio-mem fx 256M 3K",
+		"add virtio-mem fx 256M 512M",
+		"add virtio-mem fx 256M 0 7",
+		"add memory fx 128M",
+		"add dimm fx",
+		"resize fx 128M",
+		"del fx",
+		"size fx",
+		"nothing",
+	};
+	size_t i;
+
+	plug(_metadata, self);
+	ASSERT_EQ(0, snapshot(&before));
+	for (i = 0; i < ARRAY_SIZE(request); i++) {
+		snprintf(line, sizeof(line), request[i], self->dimm.id);
+		strcpy(text, "");
+		SURVIVES(host_request(text, sizeof(text), "%s", line) == -EIO &&
+			 !strncmp(text, "error ", 6) && strlen(text) > 10 && same(&before));
+	}
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+/* More devices than there are slots, each too small for a memory block. */
+TEST_F_TIMEOUT(faults, slots, TIMEOUT)
+{
+	char text[256] = "";
+	int i, nr;
+
+	for (nr = 0; nr < 256; nr++)
+		if (host_request(text, sizeof(text), "add dimm fs%d 2M", nr))
+			break;
+	EXPECT_LT(0, nr);
+	EXPECT_LT(nr, 256);
+	EXPECT_NE(NULL, strstr(text, "slot"))
+		TH_LOG("%s", text);
+	for (i = 0; i < nr; i++)
+		SURVIVES(!host_request(NULL, 0, "del fs%d", i));
+	ksft_print_msg("%d slots\n", nr);
+}
+
+
+/* Pages that are hard to move, or cannot be moved. */
+enum { HUGE, LOCKED, TMPFS, HUGETLB, SPLICED, DIRECT, POISONED, KINDS };
+
+static const char * const kind_name[] = {
+	"THP", "mlocked", "tmpfs", "hugetlb", "vmspliced", "under O_DIRECT", "hwpoisoned"
+};
+
+struct pages {
+	void *map;
+	unsigned long *p;
+	size_t bytes;
+	int pipe[2];
+	pid_t pid;
+};
+
+/* One huge page is left over to align the rest, the last page is not looked at. */
+static int pages_get(int kind, struct pages *g)
+{
+	const size_t page = getpagesize(), huge = 2 << 20;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1;
+	struct iovec iov;
+
+	g->bytes = TOUCH_BYTES + 2 * huge;
+	if (kind == TMPFS) {
+		flags = MAP_SHARED;
+		fd = memfd_create("faults", MFD_CLOEXEC);
+		if (fd < 0 || ftruncate(fd, g->bytes))
+			return -errno;
+	}
+	if (kind == HUGETLB) {
+		flags |= MAP_HUGETLB;
+		if (write_line("/proc/sys/vm/nr_hugepages", "4"))
+			return -errno;
+	}
+	g->map = mmap(NULL, g->bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (g->map == MAP_FAILED)
+		return -errno;
+	if (fd >= 0)
+		close(fd);
+	g->p = (void *)(((unsigned long)g->map + huge - 1) & ~(huge - 1));
+	if (kind != HUGETLB &&
+	    madvise(g->map, g->bytes, kind == HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		return -errno;
+	fill(g->p, kind);
+	switch (kind) {
+	case LOCKED:
+		return mlock(g->p, TOUCH_BYTES) ? -errno : 0;
+	case SPLICED:
+		iov = (struct iovec){ .iov_base = g->p, .iov_len = 16 * page };
+		if (pipe(g->pipe) || vmsplice(g->pipe[1], &iov, 1, 0) < 0)
+			return -errno;
+		return 0;
+	case DIRECT:
+		g->pid = fork();
+		if (g->pid)
+			return g->pid < 0 ? -errno : 0;
+		fd = open(DISK, O_RDWR | O_DIRECT);
+		while (pwrite(fd, g->p, 1 << 20, 0) == 1 << 20 &&
+		       pread(fd, g->p, 1 << 20, 0) == 1 << 20)
+			;
+		_exit(1);
+	case POISONED:
+		g->p[TOUCH_BYTES / sizeof(long)] = 1;
+		return madvise((char *)g->p + TOUCH_BYTES, page, MADV_HWPOISON) ? -errno : 0;
+	}
+	return 0;
+}
+
+static void pages_put(int kind, struct pages *g)
+{
+	int status;
+
+	if (kind == DIRECT) {
+		kill(g->pid, SIGKILL);
+		waitpid(g->pid, &status, 0);
+	}
+	if (kind == SPLICED) {
+		close(g->pipe[0]);
+		close(g->pipe[1]);
+	}
+	munmap(g->map, g->bytes);
+	if (kind == HUGETLB)
+		write_line("/proc/sys/vm/nr_hugepages", "0");
+}
+
+/* The block goes offline without them, or not at all; their contents stay. */
+TEST_F_TIMEOUT(faults, hard_pages, TIMEOUT)
+{
+	static struct snapshot online, offline;
+	struct pages g = { };
+	int b, kind, err;
+
+	plug(_metadata, self);
+	b = self->dimm.first;
+	ASSERT_EQ(0, snapshot(&offline));
+	ASSERT_EQ(0, state_set(b, "online_movable"));
+	ASSERT_EQ(0, snapshot(&online));
+	for (kind = 0; kind < KINDS; kind++) {
+		if (kind == DIRECT && access(DISK, W_OK)) {
+			ksft_print_msg("no " DISK ": build with CONFIG_BLK_DEV_RAM\n");
+			continue;
+		}
+		ASSERT_EQ(0, pages_get(kind, &g))
+			TH_LOG("%s", kind_name[kind]);
+		if (kind == SPLICED || kind == HUGE)
+			EXPECT_EQ(b, block_of(g.p));
+		err = block_set_within(b, "offline", 5);
+		ksft_print_msg("a block with pages that are %s: %s\n", kind_name[kind],
+			       err ? strerror(-err) : "offline");
+		SURVIVES((!err || err == -EBUSY || err == -EINTR) &&
+			 same(err ? &online : &offline) && intact(g.p, kind));
+		EXPECT_TRUE(kind != SPLICED || err);
+		pages_put(kind, &g);
+		if (err)
+			ASSERT_EQ(0, state_set(b, "offline"));
+		ASSERT_TRUE(same(&offline));
+		ASSERT_EQ(0, state_set(b, "online_movable"));
+		ASSERT_TRUE(usable(self->mem));
+	}
+	ASSERT_EQ(0, dimm_unplug(&self->dimm));
+}
+
+FIXTURE(summary)
+{
+};
+
+FIXTURE_SETUP(summary)
+{
+}
+
+FIXTURE_TEARDOWN(summary)
+{
+}
+
+/* Objects that nothing points to: with kmemleak=on */
+static bool leaks_known(void)
+{
+	return !access(KMEMLEAK, F_OK) && !write_line(KMEMLEAK, "scan");
+}
+
+static int leaks(void)
+{
+	char line[256];
+	int nr = 0;
+	FILE *f;
+
+	/* What is young does not count. */
+	sleep(10);
+	write_line(KMEMLEAK, "scan");
+	f = fopen(KMEMLEAK, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		nr += !strncmp(line, "unreferenced", 12);
+		if (nr < 5)
+			fprintf(stderr, "# %s", line);
+	}
+	if (f)
+		fclose(f);
+	ksft_print_msg("kmemleak: %d objects\n", nr);
+	return nr;
+}
+
+/* Of all tests above */
+TEST_F(summary, enough)
+{
+	ksft_print_msg("%ld faults injected, %ld survived, the operation failed in %ld\n",
+		       faults->injected, faults->survived, faults->failed);
+	if (leaks_known())
+		EXPECT_EQ(0, leaks());
+	EXPECT_EQ(faults->injected, faults->survived);
+	EXPECT_LE(atol(getenv("FAULTS") ?: FAULTS), faults->injected);
+}
+
+TEST_HARNESS_MAIN
