@@ -73,14 +73,30 @@ static void device_del(void)
 	change_total("del auto", -1024);
 }
 
+static void virtio_mem_resize(long mib)
+{
+	static long plugged;
+	char request[32];
+
+	snprintf(request, sizeof(request), "resize vm0 %ldM", mib);
+	change_total(request, mib - plugged);
+	plugged = mib;
+}
+
 static void virtio_mem_plug(void)
 {
-	change_total("resize vm0 1G", 1024);
+	virtio_mem_resize(1024);
 }
 
 static void virtio_mem_unplug(void)
 {
-	change_total("resize vm0 0G", -1024);
+	virtio_mem_resize(0);
+}
+
+/* Half of a memory block: pages are allocated and become PageOffline(), or go back. */
+static void virtio_mem_part(void)
+{
+	virtio_mem_resize(1024 - SMALL_MIB / 2);
 }
 
 /* A DIMM of a block, whose number is returned. */
@@ -102,15 +118,14 @@ static void small_del(void)
 	change_total("del small", -SMALL_MIB);
 }
 
-/* Half of it in use, every other page: ZONE_MOVABLE is used first. */
-static void used_add(void)
+/* Every other page of a block: ZONE_MOVABLE is used first. */
+static void use_memory(void)
 {
 	static char *mem = MAP_FAILED;
 	size_t size = SMALL_MIB << 20, page = getpagesize(), i;
 
 	if (mem != MAP_FAILED)
 		munmap(mem, size);
-	small_add();
 	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (mem == MAP_FAILED || madvise(mem, size, MADV_NOHUGEPAGE))
 		err(1, "mmap");
@@ -120,7 +135,30 @@ static void used_add(void)
 		madvise(mem + i, page, MADV_DONTNEED);
 }
 
-/* Bad pages and free ones take turns. */
+static void used_add(void)
+{
+	small_add();
+	use_memory();
+}
+
+static void virtio_mem_used(void)
+{
+	virtio_mem_resize(SMALL_MIB);
+	use_memory();
+}
+
+/* QEMU takes the balloon from all memory there is: 2 GiB and the DIMM. */
+static void balloon_inflate(void)
+{
+	change_total("balloon 10112M", -128);
+}
+
+static void balloon_deflate(void)
+{
+	change_total("balloon 10240M", 128);
+}
+
+/* Hwpoisoned pages and free ones take turns. */
 static void bad_add(void)
 {
 	unsigned long pfn = small_add() * block_pages();
@@ -142,6 +180,10 @@ static const struct operation {
 	{ { "online_64", online_last }, { "offline_64", offline_last } },
 	{ { "device_add", device_add }, { "device_del", device_del } },
 	{ { "virtio_mem_plug", virtio_mem_plug }, { "virtio_mem_unplug", virtio_mem_unplug } },
+	{ { "virtio_mem_plug_part", virtio_mem_plug }, { "virtio_mem_unplug_part", virtio_mem_part } },
+	{ { NULL, virtio_mem_part }, { "virtio_mem_unplug_fake_offline", virtio_mem_unplug } },
+	{ { NULL, virtio_mem_used }, { "virtio_mem_unplug_used", virtio_mem_unplug } },
+	{ { "balloon_inflate", balloon_inflate }, { "balloon_deflate", balloon_deflate } },
 	{ { NULL, used_add }, { "device_del_used", small_del } },
 	{ { NULL, bad_add }, { "device_del_bad", small_del } },
 };
