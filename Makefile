@@ -6,7 +6,7 @@ FLAVOUR ?= stack
 SIZE    ?= 64G
 OP      ?= blocks
 HOURS   ?= 1
-export BASE LINUX ACCEL SIGNOFF
+export BASE LINUX ACCEL SIGNOFF ARCH
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage clean setup
@@ -64,4 +64,5 @@ help: ## this list
 	@echo '  BASE=v7.3       which series of patches/'
 	@echo '  LINUX=DIR       your own kernel tree in place of the fetched one; only read'
 	@echo '  ACCEL=auto      how QEMU runs: tcg, kvm, or kvm if it runs this kernel'
+	@echo '  ARCH=arm64      run and shell: an arm64 kernel and guest, emulated'
 	@echo '  SIGNOFF=1       am and refresh add your Signed-off-by'

@@ -29,6 +29,15 @@ say() {
 	echo "$me: $*" >&2
 }
 
+# The makes of the kernel must not see ARCH=, as it is for make run and make shell only.
+arch=${ARCH:-x86}
+case $arch/$me in
+x86/* | x86_64/*) arch=x86 ;;
+arm64/run | arm64/setup) ;;
+arm64/*) die "ARCH=arm64 is for make run and make shell: see FLAVOUR=arm64 for make bzimage" ;;
+*) die "ARCH=$arch: there is x86 and arm64" ;;
+esac
+unset ARCH
 BASE=${BASE:-v7.3}
 LINUX=${LINUX:-}
 series=$top/patches/$BASE
@@ -113,14 +122,36 @@ step() {
 	say "$text: $(($(date +%s) - start)) s"
 }
 
-# Sets $cc. Equal sources make equal objects, in whatever directory they are.
+# The architecture of a flavour, as the kernel calls it, and the image that is booted
+arch_of() {
+	case $1 in
+	arm64 | *-arm64) echo arm64 ;;
+	*) echo x86 ;;
+	esac
+}
+
+image_of() {
+	case $(arch_of "$1") in
+	arm64) echo "$build/$1/arch/arm64/boot/Image" ;;
+	*) echo "$build/$1/arch/x86/boot/bzImage" ;;
+	esac
+}
+
+# compiler_cache ARCH: sets $cc and $cross. Equal sources make equal objects, in
+# whatever directory they are.
 compiler_cache() {
 	export KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=memory KBUILD_BUILD_HOST=hotplug
 	export CCACHE_DIR="$cache/ccache" CCACHE_BASEDIR="$top/build" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=4G
 	# A miss does not preprocess twice.
 	export CCACHE_DEPEND=1
-	cc=gcc
-	if command -v ccache > /dev/null; then cc="ccache gcc"; fi
+	case $1 in
+	arm64) cross=aarch64-linux-gnu- ;;
+	powerpc) cross=powerpc64le-linux-gnu- ;;
+	s390) cross=s390x-linux-gnu- ;;
+	*) cross= ;;
+	esac
+	cc=${cross}gcc
+	if command -v ccache > /dev/null; then cc="ccache $cc"; fi
 }
 
 # lost_lines FRAGMENT CONFIG: the lines of a Kconfig fragment that CONFIG has not.

@@ -46,7 +46,8 @@ count() {
 # Build a flavour when the first test wants it, and the guest.
 made() {
 	case " $flavours " in *" $1 "*) return 0 ;; esac
-	"$top/scripts/kernel" "$1" > /dev/null && initrd=$("$top/scripts/guest") || return 1
+	"$top/scripts/kernel" "$1" > /dev/null &&
+		"$top/scripts/guest" "$(arch_of "$1")" > /dev/null || return 1
 	flavours="$flavours $1"
 }
 
@@ -108,11 +109,11 @@ begin() {
 patience=4
 # boot SECONDS VM-OPTIONS COMMAND
 boot() {
-	cat "$initrd" "$build/$flavour/modules.gz" > "$log.initrd"
+	cat "$("$top/scripts/guest" "$(arch_of "$flavour")")" "$build/$flavour/modules.gz" > "$log.initrd"
 	status=0
 	# The options are meant to split.
 	# shellcheck disable=SC2086
-	"$top/scripts/vm" --kernel "$build/$flavour/arch/x86/boot/bzImage" \
+	"$top/scripts/vm" --kernel "$(image_of "$flavour")" \
 		--initrd "$log.initrd" --log "$log.console" --timeout $(($1 * patience)) $2 "$3" \
 		> "$log.out" 2> "$log.err" < /dev/null || status=$?
 	rm -f "$log.initrd"
