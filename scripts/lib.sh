@@ -144,12 +144,8 @@ compiler_cache() {
 	export CCACHE_DIR="$cache/ccache" CCACHE_BASEDIR="$top/build" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=4G
 	# A miss does not preprocess twice.
 	export CCACHE_DEPEND=1
-	case $1 in
-	arm64) cross=aarch64-linux-gnu- ;;
-	powerpc) cross=powerpc64le-linux-gnu- ;;
-	s390) cross=s390x-linux-gnu- ;;
-	*) cross= ;;
-	esac
+	cross=
+	[ "$1" != arm64 ] || cross=aarch64-linux-gnu-
 	cc=${cross}gcc
 	if command -v ccache > /dev/null; then cc="ccache $cc"; fi
 }
