@@ -49,6 +49,8 @@
 /* Allocations to fail one after the other, before there are too many of them */
 #define EACH		200
 #define MAX_WORKERS	256
+/* Of the allocations of a device_add */
+#define STEP		"4"
 
 /* All tests together; each runs in a process of its own. */
 static struct {
@@ -223,10 +225,10 @@ static bool injected(void)
 	return nth_injected(&came);
 }
 
-/* Each one up to EACH, then fewer and fewer. */
-static unsigned int nth_next(unsigned int nth)
+/* Each @step up to EACH, then fewer and fewer. */
+static unsigned int nth_next(unsigned int nth, unsigned int step)
 {
-	return nth < EACH ? nth + 1 : nth + nth / 16;
+	return nth < EACH ? nth + (step ?: 1) : nth + nth / 16;
 }
 
 /* Counters, and what hot-added blocks there are in which state. */
@@ -366,7 +368,7 @@ struct op {
 	int (*run)(void *data), (*undo)(void *data), (*undo_failed)(void *data);
 	void *data;
 	bool in_worker;
-	unsigned int max;
+	unsigned int max, step;
 };
 
 /*
@@ -390,7 +392,7 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 	ASSERT_EQ(0, op->undo(op->data));
 	ASSERT_TRUE(same(&before));
 	ASSERT_EQ(0, op->in_worker ? nth_open_workers() : nth_open_self());
-	for (nth = 1; nth <= (op->max ?: -1U); nth = nth_next(nth)) {
+	for (nth = 1; nth <= (op->max ?: -1U); ) {
 		nth_arm(nth);
 		err = op->run(op->data);
 		hit = nth_injected(&came);
@@ -399,14 +401,13 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 			/* Another worker than those that were armed, or no allocation */
 			ASSERT_EQ(0, op->undo(op->data));
 			ASSERT_EQ(0, nth_open_workers());
-			nth--;
 			continue;
 		}
 		if (!hit)
 			break;
 		strays = 0;
 		faults->injected++;
-		if (nth % 16 == 0)
+		if (nth % 16 == 1)
 			ksft_print_msg("%s: allocation %u\n", op->name, nth);
 		if (err) {
 			failed++;
@@ -424,6 +425,7 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 		ASSERT_EQ(0, op->undo(op->data))
 			TH_LOG("undo %s after allocation %u", op->name, nth);
 		faults->survived++;
+		nth = nth_next(nth, op->step);
 	}
 	if (!hit) {
 		ASSERT_EQ(0, err);
@@ -579,6 +581,12 @@ static void wait_for_hotplug(void)
 	write_line(MEMORY_SYSFS "/memory0/state", "online");
 }
 
+/* The firmware takes seconds for each event of a device, on a debug kernel. */
+static unsigned int device_step(void)
+{
+	return atoi(getenv("STEP") ?: STEP);
+}
+
 struct host_dimm {
 	struct dimm dimm;
 	int before;
@@ -603,14 +611,18 @@ static int run_dimm_del(void *data)
 	struct host_dimm *h = data;
 	int err = host_request(NULL, 0, "del %s", h->dimm.id);
 
-	return err ?: wait_for_blocks(h->before, TIMEOUT);
+	if (!err)
+		err = wait_for_blocks(h->before, TIMEOUT);
+	/* ACPI looks at the slot once more, and must not find the next DIMM there. */
+	wait_for_hotplug();
+	return err;
 }
 
 TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 {
 	struct host_dimm h = { .before = blocks_present(NULL) };
 	struct op add = { "device_add", run_dimm_add, run_dimm_del, run_dimm_del, &h,
-			  .in_worker = true };
+			  .in_worker = true, .step = device_step() };
 
 	strcpy(h.dimm.id, self->dimm.id);
 	h.dimm.count = DIMM_BYTES / block_bytes();
@@ -633,7 +645,7 @@ TEST_F_TIMEOUT(faults, device_del, TIMEOUT)
 {
 	struct host_dimm h = { .before = blocks_present(NULL) };
 	struct op del = { "device_del", run_dimm_del, undo_del, NULL, &h,
-			  .in_worker = true };
+			  .in_worker = true, .step = device_step() };
 
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
@@ -917,6 +929,7 @@ TEST_F_TIMEOUT(faults, del_in_use, TIMEOUT)
 		} else {
 			SURVIVES(same(&self->base));
 		}
+		wait_for_hotplug();
 	}
 	ksft_print_msg("%d of %d devices went at once\n", gone, i);
 }
@@ -938,7 +951,6 @@ TEST_F_TIMEOUT(faults, host_refuses, TIMEOUT)
 		"add virtio-mem fx 0",
 		"add virtio-mem fx 3K",
 		"add virtio-mem fx 256M 3K",
-		"add virtio-mem fx 256M 512M",
 		"add virtio-mem fx 256M 0 7",
 		"add memory fx 128M",
 		"add dimm fx",
@@ -975,9 +987,9 @@ TEST_F_TIMEOUT(faults, slots, TIMEOUT)
 		TH_LOG("%s", text);
 	for (i = 0; i < nr; i++)
 		SURVIVES(!host_request(NULL, 0, "del fs%d", i));
+	wait_for_hotplug();
 	ksft_print_msg("%d slots\n", nr);
 }
-
 
 /* Pages that are hard to move, or cannot be moved. */
 enum { HUGE, LOCKED, TMPFS, HUGETLB, SPLICED, DIRECT, POISONED, KINDS };
