@@ -38,7 +38,7 @@
 #define DISK		"/dev/ram0"
 #define SIGNALS		24
 #define ROUNDS		12
-#define ERRORS		60
+#define ERRORS		100
 /* Each page is allocated in the same way. */
 #define BALLOON		200
 #define DIMM_BYTES	(256UL << 20)
