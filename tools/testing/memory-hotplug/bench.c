@@ -19,18 +19,15 @@
  *				environment is the size of the device's blocks
  *	bench unplug_bars GIB	the bars for that
  */
-#include <err.h>
-#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-#include "memhp.h"
+#include "measure.h"
 
 #define REPEAT	9
 #define USE_BYTES	(8UL << 20)	/* the pcplists keep these 2,048 pages */
 /* What QEMU counts for copying a page with rep movsb, a byte at a time. */
 #define COPY_COST	4101
-#define TRACING	"/sys/kernel/tracing/"
 /* To online or offline a block of 128 MiB may cost so much. */
 #ifdef __aarch64__
 #define ONLINE_BAR	365000
@@ -158,65 +155,15 @@ static void plug(struct dimm *dimm, unsigned long gib)
 		errx(1, "no DIMM of %lu GiB", gib);
 }
 
-/* What was migrated between trace_start() and trace_end(), in pages */
-static uint64_t migrated;
-
-/* Tracing of the workqueues sees the kernel handle a device event. */
-static void trace_start(void)
+/* How long the kernel handled a device event since trace_start() */
+static uint64_t trace_end_of(const char *function)
 {
-	int fd = open(TRACING "trace", O_WRONLY | O_TRUNC);	/* empties it */
+	const char *const functions[] = { function, NULL };
+	uint64_t sum = trace_end(functions);
 
-	close(fd);
-	if (fd < 0 || write_line(TRACING "trace_clock", "x86-tsc") ||
-	    write_line(TRACING "events/workqueue/workqueue_execute_start/enable", "1") ||
-	    write_line(TRACING "events/workqueue/workqueue_execute_end/enable", "1") ||
-	    write_line(TRACING "events/migrate/mm_migrate_pages/enable", "1"))
-		errx(1, "cannot trace workqueues and migration");
-}
-
-/* How long the work function ran since trace_start(), sleeping included. */
-static uint64_t trace_end(const char *function)
-{
-	uint64_t sum = 0, start = 0, stamp;
-	unsigned long pages;
-	char line[512], *event;
-	FILE *trace;
-
-	write_line(TRACING "events/workqueue/enable", "0");
-	write_line(TRACING "events/migrate/enable", "0");
-	migrated = 0;
-	trace = fopen(TRACING "trace", "r");
-	if (!trace)
-		err(1, TRACING "trace");
-	while (fgets(line, sizeof(line), trace)) {
-		if (parse_field(line, "nr_succeeded=", &pages))
-			migrated += pages;
-		event = strstr(line, ": workqueue_execute_");
-		if (!event || !strstr(event, function))
-			continue;
-		while (event > line && event[-1] != ' ')
-			event--;
-		stamp = strtoull(event, NULL, 10);
-		if (strstr(event, "execute_start"))
-			start = stamp;
-		else if (start)
-			sum += stamp - start;
-	}
-	fclose(trace);
 	if (!sum)
 		errx(1, "%s did not run", function);
 	return sum;
-}
-
-/* Sleep, rather than look often: whoever looks is counted too. */
-static void wait_for_total(long kib)
-{
-	for (int i = 0; i < 600; i++) {
-		if (read_field("/proc/meminfo", "MemTotal:") == kib)
-			return;
-		sleep(1);
-	}
-	errx(1, "MemTotal does not reach %ld KiB", kib);
 }
 
 /* Movable, as only then it is sure to let go of the DIMM again. */
@@ -230,7 +177,7 @@ static uint64_t add_dimm(unsigned long gib)
 		errx(1, "no DIMM of %lu GiB", gib);
 	wait_for_total(before + (gib << 20));
 	sleep(1);
-	return trace_end("acpi_hotplug_work_fn");
+	return trace_end_of("acpi_hotplug_work_fn");
 }
 
 static uint64_t del_dimm(void)
@@ -239,7 +186,7 @@ static uint64_t del_dimm(void)
 	if (host_request(NULL, 0, "del auto"))
 		errx(1, "the DIMM stays");
 	sleep(1);
-	return trace_end("acpi_hotplug_work_fn");
+	return trace_end_of("acpi_hotplug_work_fn");
 }
 
 /* The pages of a shell that waits for input are on the DIMM: it was started there. */
@@ -328,7 +275,7 @@ static void measure_refused(struct used *used)
 	if (!host_request(NULL, 0, "del stays"))
 		errx(1, "the DIMM went, with pages that cannot move");
 	sleep(1);
-	used->refused = trace_end("acpi_hotplug_work_fn");
+	used->refused = trace_end_of("acpi_hotplug_work_fn");
 	for_each_block(block, &dimm)
 		if (block_online(block) != 1)
 			errx(1, "memory%d is not online again", block);
@@ -476,7 +423,7 @@ static uint64_t measure_virtio_mem(unsigned long gib)
 		errx(1, "no resize");
 	wait_for_total(before + (gib << 20));
 	sleep(1);
-	return trace_end("virtio_mem_run_wq");
+	return trace_end_of("virtio_mem_run_wq");
 }
 
 /* ID is the device's, RESIZED what MemTotal has to be when it is SIZE bytes large. */
@@ -487,7 +434,7 @@ static uint64_t measure_resize(const char *id, uint64_t size, long resized)
 		errx(1, "no resize");
 	wait_for_total(resized);
 	sleep(1);
-	return trace_end("virtio_mem_run_wq");
+	return trace_end_of("virtio_mem_run_wq");
 }
 
 static void fill(char *map, size_t size)
@@ -632,11 +579,6 @@ static void measure_blocks(const struct dimm *dimm, struct cost cost[2][3])
 			errx(1, "memory%d: offline: %s", block, strerror(-ret));
 	}
 	measure_zone(dimm, "normal", "online_kernel", cost[1]);
-}
-
-static void check_bar(const char *what, uint64_t value, uint64_t bar)
-{
-	ksft_test_result(value <= bar, "%s: %lu instructions, at most %lu\n", what, value, bar);
 }
 
 /*

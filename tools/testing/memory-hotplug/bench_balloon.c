@@ -10,85 +10,15 @@
  *	bench_balloon reporting_bars	the same for reporting
  *	bench_balloon reporting_written	that memory is reported if onlining writes to it
  */
-#include <err.h>
-#include <stdint.h>
 #include <sys/mman.h>
 
-#include "memhp.h"
+#include "measure.h"
 
-#define TRACING		"/sys/kernel/tracing/"
 #define GIB_KB		(1L << 20)
 /* Reporting takes turns of 2 s; each looks at a sixteenth of what is free. */
 #define REPORT_SECONDS	120
 /* To report a GiB takes 2.35 M instructions. */
 #define REPORT_GIB	2000000UL
-
-static void events_enable(const char *on)
-{
-	if (write_line(TRACING "events/workqueue/workqueue_execute_start/enable", on) ||
-	    write_line(TRACING "events/workqueue/workqueue_execute_end/enable", on))
-		errx(1, "cannot trace workqueues");
-}
-
-static void work_start(void)
-{
-	int fd = open(TRACING "trace", O_WRONLY | O_TRUNC);	/* empties it */
-
-	close(fd);
-	if (fd < 0 || write_line(TRACING "trace_clock", "x86-tsc") ||
-	    write_line(TRACING "buffer_size_kb", "8192"))
-		errx(1, "cannot trace");
-	events_enable("1");
-}
-
-static bool ends_with(const char *line, const char *function)
-{
-	const char *at = strstr(line, function);
-
-	return at && at[strlen(function)] == '\n';
-}
-
-/* How long the work functions ran since work_start(). One CPU: none runs within another. */
-static uint64_t work_end(const char *const *functions)
-{
-	uint64_t sum = 0, start = 0, stamp;
-	char line[512], *event;
-	FILE *trace;
-	int i;
-
-	events_enable("0");
-	trace = fopen(TRACING "trace", "r");
-	if (!trace)
-		err(1, TRACING "trace");
-	while (fgets(line, sizeof(line), trace)) {
-		event = strstr(line, ": workqueue_execute_");
-		for (i = 0; event && functions[i]; i++)
-			if (ends_with(event, functions[i]))
-				break;
-		if (!event || !functions[i])
-			continue;
-		while (event > line && event[-1] != ' ')
-			event--;
-		stamp = strtoull(event, NULL, 10);
-		if (strstr(event, "execute_start"))
-			start = stamp;
-		else if (start)
-			sum += stamp - start;
-	}
-	fclose(trace);
-	return sum;
-}
-
-/* Sleep, rather than look often: whoever looks is counted too. */
-static void wait_for_total(long kb)
-{
-	for (int i = 0; i < 600; i++) {
-		if (read_field("/proc/meminfo", "MemTotal:") == kb)
-			return;
-		sleep(1);
-	}
-	errx(1, "MemTotal does not reach %ld kB", kb);
-}
 
 /* The reserves are computed by a work function of its own. */
 static uint64_t resize(long ram_kb, long balloon_kb)
@@ -99,13 +29,13 @@ static uint64_t resize(long ram_kb, long balloon_kb)
 	static long old_kb;
 	long total_kb = read_field("/proc/meminfo", "MemTotal:");
 
-	work_start();
+	trace_start();
 	if (host_request(NULL, 0, "balloon %ldM", (ram_kb - balloon_kb) >> 10))
 		errx(1, "no balloon");
 	wait_for_total(total_kb + old_kb - balloon_kb);
 	sleep(2);
 	old_kb = balloon_kb;
-	return work_end(functions);
+	return trace_end(functions);
 }
 
 static int count_nodes(void)
@@ -117,11 +47,6 @@ static int count_nodes(void)
 	       !access(path, F_OK))
 		nr++;
 	return nr;
-}
-
-static void check_bar(const char *what, uint64_t value, uint64_t bar)
-{
-	ksft_test_result(value <= bar, "%s: %lu instructions, at most %lu\n", what, value, bar);
 }
 
 /* RAM at boot is not to be seen here: MemTotal is what the kernel leaves of it. */
@@ -150,7 +75,7 @@ static uint64_t report_end(void)
 	static const char *const functions[] = { "page_reporting_process", NULL };
 
 	sleep(REPORT_SECONDS);
-	return work_end(functions);
+	return trace_end(functions);
 }
 
 static uint64_t report_plugged(struct dimm *dimm, unsigned long gib)
@@ -158,7 +83,7 @@ static uint64_t report_plugged(struct dimm *dimm, unsigned long gib)
 	/* What is free since boot is reported first. */
 	shrink_kernel_memory();
 	sleep(REPORT_SECONDS);
-	work_start();
+	trace_start();
 	if (dimm_plug(dimm, gib << 30))
 		errx(1, "no DIMM");
 	return report_end();
@@ -170,7 +95,7 @@ static uint64_t report_used(const struct dimm *dimm)
 	size_t size = 256UL << 20;
 	char *map;
 
-	work_start();
+	trace_start();
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
 		err(1, "256 MiB");
@@ -187,7 +112,7 @@ static uint64_t report_online_again(const struct dimm *dimm)
 {
 	int block;
 
-	work_start();
+	trace_start();
 	if (dimm_offline(dimm))
 		errx(1, "the DIMM stays online");
 	for_each_block(block, dimm)
@@ -234,6 +159,8 @@ int main(int argc, char **argv)
 {
 	const char *what = argc == 2 ? argv[1] : "";
 
+	if (write_line(TRACING "buffer_size_kb", "8192"))
+		errx(1, "cannot trace");
 	if (!strcmp(what, "size") || !strcmp(what, "size_bars"))
 		measure_size(strstr(what, "bars"));
 	else if (!strncmp(what, "reporting", strlen("reporting")))

@@ -43,16 +43,12 @@ FIXTURE_SETUP(device)
 		SKIP(return, "no host port: run under scripts/vm");
 	if (events_start("migrate/mm_migrate_pages"))
 		SKIP(return, NO_EVENTS);
-	snprintf(self->dimm.id, sizeof(self->dimm.id), "w%d", getpid());
 	self->mem = memory_map(USED_BYTES);
 	ASSERT_NE(NULL, self->mem);
 	madvise(self->mem, USED_BYTES, MADV_DONTNEED);
 	ASSERT_EQ(0, pipes_open(self->pipes, PIPES));
-	ASSERT_EQ(0, auto_online_set("offline", self->policy,
-				     sizeof(self->policy)));
-	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
-	ASSERT_LE(2, self->dimm.count);
-	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	ASSERT_EQ(0, dimm_set_up(&self->dimm, "w", DIMM_BYTES, self->policy,
+				 sizeof(self->policy), &self->base));
 	self->last = self->dimm.first + self->dimm.count - 1;
 }
 
@@ -144,8 +140,8 @@ TEST_F_TIMEOUT(device, moves_once, TIMEOUT)
 	ASSERT_EQ(0, wait_for_blocks(blocks, BLOCK_SECONDS));
 	migrated = pages_migrated(&most);
 	/* 512 are isolated at a time, and the last folio of them may be a large one. */
-	EXPECT_LE(512, most);
-	EXPECT_GT(1024, most);
+	EXPECT_LE(512UL, most);
+	EXPECT_GT(1024UL, most);
 	/* The kernel's own threads and other programs go on meanwhile. */
 	EXPECT_LE(migrated, used + used / 20)
 		TH_LOG("%lu pages in use were migrated %lu times", used, migrated);

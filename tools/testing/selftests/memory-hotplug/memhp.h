@@ -700,6 +700,25 @@ static __maybe_unused int dimm_plug(struct dimm *d, unsigned long bytes)
 	return 0;
 }
 
+/*
+ * For a fixture: @id and the pid name a DIMM of two blocks or more, which stay offline;
+ * @c are the counters with it, and @policy is what auto_online_blocks was.
+ */
+static __maybe_unused int dimm_set_up(struct dimm *d, const char *id,
+				      unsigned long bytes, char *policy,
+				      size_t size, struct counters *c)
+{
+	int err;
+
+	snprintf(d->id, sizeof(d->id), "%s%d", id, getpid());
+	err = auto_online_set("offline", policy, size);
+	if (!err)
+		err = dimm_plug(d, bytes);
+	if (!err && d->count < 2)
+		err = complain("blocks of the DIMM", -ERANGE);
+	return err ? err : counters_read(0, c);
+}
+
 static __maybe_unused bool block_movable(int block)
 {
 	char zones[64];

@@ -53,12 +53,8 @@ FIXTURE_SETUP(pcplists)
 {
 	if (!have_host())
 		SKIP(return, "no host port: run under scripts/vm");
-	snprintf(self->dimm.id, sizeof(self->dimm.id), "p%d", getpid());
-	ASSERT_EQ(0, auto_online_set("offline", self->policy,
-				     sizeof(self->policy)));
-	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
-	ASSERT_LE(2, self->dimm.count);
-	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	ASSERT_EQ(0, dimm_set_up(&self->dimm, "p", DIMM_BYTES, self->policy,
+				 sizeof(self->policy), &self->base));
 	self->b = self->dimm.first;
 }
 

@@ -42,12 +42,8 @@ FIXTURE_SETUP(removal)
 {
 	if (!have_host())
 		SKIP(return, "no host port: run under scripts/vm");
-	snprintf(self->dimm.id, sizeof(self->dimm.id), "m%d", getpid());
-	ASSERT_EQ(0, auto_online_set("offline", self->policy,
-				     sizeof(self->policy)));
-	ASSERT_EQ(0, dimm_plug(&self->dimm, DIMM_BYTES));
-	ASSERT_LE(2, self->dimm.count);
-	ASSERT_EQ(0, counters_read(NODE, &self->base));
+	ASSERT_EQ(0, dimm_set_up(&self->dimm, "m", DIMM_BYTES, self->policy,
+				 sizeof(self->policy), &self->base));
 	self->b = self->dimm.first;
 }
 
@@ -246,7 +242,7 @@ static bool ended(pid_t pid, int *status)
 TEST_F_TIMEOUT(removal, stuck_failure, TIMEOUT)
 {
 	bool del_ended, cpu_ended = true;
-	pid_t reader, failure, del, cpu;
+	pid_t reader, failure, del, cpu = 0;
 	int fd, status, err;
 	unsigned long pfn;
 	char options[96];
