@@ -632,30 +632,6 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 	walk(_metadata, self, &add);
 }
 
-/* A block is online, the other is not. */
-static int undo_del(void *data)
-{
-	struct host_dimm *h = data;
-	int err = dimm_plug(&h->dimm, DIMM_BYTES);
-
-	return err ?: state_set(h->dimm.first, "online_movable");
-}
-
-TEST_F_TIMEOUT(faults, device_del, TIMEOUT)
-{
-	struct host_dimm h = { .before = blocks_present(NULL) };
-	struct op del = { "device_del", run_dimm_del, undo_del, NULL, &h,
-			  .in_worker = true, .step = device_step() };
-
-	if (!faults_possible())
-		SKIP(return, NO_FAULTS);
-	strcpy(h.dimm.id, self->dimm.id);
-	ASSERT_EQ(0, undo_del(&h));
-	ASSERT_EQ(0, filter_set("acpi_device_hotplug", AML));
-	walk(_metadata, self, &del);
-	ASSERT_EQ(0, run_dimm_del(&h));
-}
-
 /* The balloon retries by itself, a while later. */
 static unsigned long balloon_total;
 
@@ -698,89 +674,6 @@ TEST_F_TIMEOUT(faults, balloon, TIMEOUT)
 	ASSERT_EQ(0, run_inflate(NULL));
 	walk(_metadata, self, &deflate);
 	ASSERT_EQ(0, run_deflate(NULL));
-}
-
-/*
- * virtio-mem tries again by itself, but only after a minute, and leaves a block that did
- * not go online to user space: ask for a little more, and online what is not.
- */
-struct virtio {
-	const char *id;
-	unsigned long total, low, high;
-	int blocks;
-};
-
-static bool virtio_reached(struct virtio *v, unsigned long mb)
-{
-	static bool present[MAX_BLOCKS];
-	char text[32] = "", path[96];
-	struct counters c;
-	int b;
-
-	if (host_request(text, sizeof(text), "size %s", v->id) ||
-	    strtoul(text, NULL, 10) != mb << 20)
-		return false;
-	if (!counters_read(NODE, &c) && c.total == v->total + (mb << 20) / getpagesize())
-		return mb || blocks_present(NULL) == v->blocks;
-	blocks_present(present);
-	for (b = 0; b < MAX_BLOCKS; b++) {
-		snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", b);
-		if (present[b] && !boot_blocks[b])
-			write_line(path, "online_movable");
-	}
-	return false;
-}
-
-static int virtio_set(struct virtio *v, unsigned long mb, unsigned long then)
-{
-	int err = host_request(NULL, 0, "resize %s %luM", v->id, mb);
-
-	if (err)
-		return err;
-	if (!wait_until(injected() || virtio_reached(v, mb), TIMEOUT))
-		return -ETIMEDOUT;
-	err = host_request(NULL, 0, "resize %s %luM", v->id, then);
-	if (err)
-		return err;
-	return wait_until(virtio_reached(v, then), TIMEOUT) ? 0 : -ETIMEDOUT;
-}
-
-static int run_grow(void *data)
-{
-	struct virtio *v = data;
-
-	return virtio_set(v, v->high - 4, v->high);
-}
-
-static int run_shrink(void *data)
-{
-	struct virtio *v = data;
-
-	return virtio_set(v, v->low + 4, v->low);
-}
-
-TEST_F_TIMEOUT(faults, virtio_mem, TIMEOUT)
-{
-	struct virtio v = { "fv", self->base.counters.total, 0, 40, blocks_present(NULL) };
-	struct op grow = { "virtio-mem plug", run_grow, run_shrink, .data = &v,
-			   .in_worker = true };
-	struct op shrink = { "virtio-mem unplug", run_shrink, run_grow, .data = &v,
-			     .in_worker = true };
-
-	if (!faults_possible())
-		SKIP(return, NO_FAULTS);
-	ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
-	ASSERT_EQ(0, host_request(NULL, 0, "add virtio-mem %s 512M 0", v.id));
-	ASSERT_EQ(0, filter_set("virtio_mem_run_wq", NULL));
-	walk(_metadata, self, &grow);
-	ASSERT_EQ(0, run_grow(&v));
-	walk(_metadata, self, &shrink);
-	/* Within a memory block */
-	v.low = 8;
-	walk(_metadata, self, &shrink);
-	v.low = 0;
-	/* The device stays: QEMU takes none away. */
-	ASSERT_EQ(0, run_shrink(&v));
 }
 
 /* Each block in turn is refused by a notifier, alone and as part of its device. */
@@ -898,41 +791,6 @@ TEST_F_TIMEOUT(faults, cpus, TIMEOUT)
 	EXPECT_LE(2, *toggled);
 	ksft_print_msg("CPU 1 went and came %ld times\n", *toggled);
 	ASSERT_EQ(0, dimm_unplug(&self->dimm));
-}
-
-/* The host asks for a device while its blocks change their state. */
-TEST_F_TIMEOUT(faults, del_in_use, TIMEOUT)
-{
-	static struct snapshot offline;
-	int b, i, fd, err, gone = 0;
-	pid_t pid;
-
-	for (i = 0; i < ROUNDS / 2; i++) {
-		plug(_metadata, self);
-		ASSERT_EQ(0, snapshot(&offline));
-		pid = fork();
-		ASSERT_LE(0, pid);
-		while (!pid) {
-			for_each_block(b, &self->dimm) {
-				state_set(b, "online_movable");
-				state_set(b, "offline");
-			}
-		}
-		usleep(i * 20000);
-		err = host_request(NULL, 0, "del %s", self->dimm.id);
-		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &fd, 0));
-		gone += !err;
-		if (err) {
-			ASSERT_EQ(0, dimm_offline(&self->dimm));
-			SURVIVES(same(&offline));
-			ASSERT_EQ(0, dimm_unplug(&self->dimm));
-		} else {
-			SURVIVES(same(&self->base));
-		}
-		wait_for_hotplug();
-	}
-	ksft_print_msg("%d of %d devices went at once\n", gone, i);
 }
 
 /* What the host refuses is refused with a reason, and changes nothing. */
