@@ -24,11 +24,11 @@
 #define MAX_CPUS	8
 
 /*
- * The kernel tries that often at once, then ten times a second: with all CPUs idle,
- * an offline that then needs that many passes more waits for a page that hides.
+ * The kernel tries at once for a second and then sleeps between tries, for up to a
+ * second: an offline that sleeps that often with all CPUs idle waits for a page that
+ * hides.
  */
-#define TRIES_AT_ONCE	1000
-#define PASSES_MAX	10
+#define SLEEPS_MAX	12
 /* For the signal that ends the offline if those that must not wait for it do. */
 #define OVERLAP_SECONDS	100
 #define ROUNDS		300
@@ -107,23 +107,39 @@ static void storm(int cpu, int rounds, int done)
 	_exit(0);
 }
 
+/* How often @pid has given up its CPU of its own accord. */
+static long sleeps(pid_t pid)
+{
+	char path[64], line[128];
+	long nr = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "voluntary_ctxt_switches: %ld", &nr) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return nr;
+}
+
 /*
  * Does @pid, which takes a block offline, end once none of @cpus has pages under way?
  * A slow machine may stop one of them in the middle of a free for any time.
  */
 static bool nothing_hides(pid_t pid, int done, int cpus, long *passes, int *status)
 {
-	long limit;
+	long before;
 	char round;
 
 	while (cpus--)
 		if (read(done, &round, 1) != 1)
 			return false;
-	limit = events();
-	limit = (limit > TRIES_AT_ONCE ? limit : TRIES_AT_ONCE) + PASSES_MAX;
+	before = sleeps(pid);
 	while (waitpid(pid, status, WNOHANG) != pid) {
-		*passes = events();
-		if (*passes > limit) {
+		if (sleeps(pid) > before + SLEEPS_MAX) {
+			*passes = events();
 			kill(pid, SIGKILL);
 			waitpid(pid, status, 0);
 			return false;

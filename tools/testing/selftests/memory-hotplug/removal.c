@@ -53,13 +53,31 @@ FIXTURE_TEARDOWN(removal)
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
 }
 
+/* Every 16th page in use, its number in it: what compaction moves, and moves to. */
+static unsigned char *sparse_memory(size_t size)
+{
+	size_t page = getpagesize(), i;
+	unsigned char *p;
+
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED || madvise(p, size, MADV_NOHUGEPAGE))
+		return NULL;
+	for (i = 0; i < size; i += page)
+		p[i] = i / page / 16;
+	for (i = 0; i < size; i += page)
+		if (i / page % 16 && madvise(p + i, page, MADV_DONTNEED))
+			return NULL;
+	return p;
+}
+
 /*
- * Pages at the start of the zone, free ones at its end: compaction moves the first
- * to the second, the offline back.
+ * The two blocks are the zone. Compaction moves pages to the second one, out of
+ * which the offline moves them. It takes no free page of a pageblock that is free as
+ * a whole, so both blocks are used in each round.
  */
 TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 {
-	size_t page = getpagesize(), size = DIMM_BYTES / 8 * 3, i;
+	size_t page = getpagesize(), size = DIMM_BYTES / 4 * 3, i;
 	struct counters after;
 	unsigned char *p;
 	int round, status;
@@ -68,15 +86,6 @@ TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 	if (access(COMPACT, W_OK))
 		SKIP(return, "no " COMPACT ": build with CONFIG_COMPACTION");
 	ASSERT_EQ(0, block_set(self->b, "online_movable"));
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, p);
-	ASSERT_EQ(0, madvise(p, size, MADV_NOHUGEPAGE));
-	for (i = 0; i < size; i += page)
-		p[i] = i / page;
-	for (i = 0; i < size; i += page)
-		if (i / page % 16)
-			ASSERT_EQ(0, madvise(p + i, page, MADV_DONTNEED));
-
 	pid = fork();
 	ASSERT_LE(0, pid);
 	while (!pid)
@@ -84,16 +93,17 @@ TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 			_exit(1);
 	for (round = 0; round < ROUNDS; round++) {
 		ASSERT_EQ(0, block_set(self->b + 1, "online_movable"));
-		usleep(10000);
+		p = sparse_memory(size);
+		ASSERT_NE(NULL, p);
 		EXPECT_EQ(0, block_set(self->b + 1, "offline"))
 			TH_LOG("round %d", round);
 		for (i = 0; i < size; i += 16 * page)
-			ASSERT_EQ((unsigned char)(i / page), p[i]);
+			ASSERT_EQ((unsigned char)(i / page / 16), p[i]);
+		munmap(p, size);
 	}
 	kill(pid, SIGKILL);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
-	munmap(p, size);
 	EXPECT_EQ(0, block_set(self->b, "offline"));
 	ASSERT_EQ(0, counters_read(NODE, &after));
 	EXPECT_EQ(0, counters_differ(&self->base, &after));
