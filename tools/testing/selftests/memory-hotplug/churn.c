@@ -9,7 +9,7 @@
 
 #define NODE		0
 #define DIMMS		4
-#define DIMM_BYTES	(512UL << 20)
+#define DIMM_BYTES	(4 * block_bytes())
 #define SEED		"20240229"
 #define STEPS		"300"
 

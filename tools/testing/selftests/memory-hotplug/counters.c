@@ -7,7 +7,7 @@
 #include "kselftest_harness.h"
 
 #define NODE		0
-#define DIMM_BYTES	(1024UL << 20)
+#define DIMM_BYTES	(8 * block_bytes())
 #define TOUCH_BYTES	(24UL << 20)
 #define TIMEOUT		3600	/* as for BLOCK_SECONDS */
 

@@ -10,7 +10,7 @@
 #include "kselftest_harness.h"
 
 #define NODE		0
-#define DIMM_BYTES	(512UL << 20)
+#define DIMM_BYTES	(4 * block_bytes())
 #define INJECT		"/sys/kernel/debug/notifier-error-inject/memory/actions"
 #define INJECT_ONLINE	INJECT "/MEM_GOING_ONLINE/error"
 #define INJECT_OFFLINE	INJECT "/MEM_GOING_OFFLINE/error"
