@@ -9,6 +9,7 @@
  * which only one of them runs.
  */
 #include <ctype.h>
+#include <linux/io_uring.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -43,6 +44,12 @@
 #define BALLOON		200
 #define DIMM_BYTES	(256UL << 20)
 #define VETO_BYTES	(1UL << 30)
+/* Its memmap takes 128 MiB. */
+#define BIG_BYTES	(8UL << 30)
+#define ROOM_BYTES	(64UL << 20)
+#define REPLUGS		8
+/* Each page that is migrated is allocated in the same way. */
+#define DELS		10
 #define TOUCH_BYTES	(4UL << 20)
 /* At least so many in all */
 #define FAULTS		"1000"
@@ -590,32 +597,39 @@ static unsigned int device_step(void)
 struct host_dimm {
 	struct dimm dimm;
 	int before;
+	unsigned long *mem;
 };
+
+/* What the guest made of a DIMM, once it has looked at it. */
+static int dimm_seen(struct host_dimm *h, unsigned long bytes)
+{
+	int err = host_request(NULL, 0, "seen %s", h->dimm.id);
+
+	if (err)
+		return err;
+	wait_for_hotplug();
+	return blocks_present(NULL) == h->before + (int)(bytes / block_bytes()) ? 0 : -ENOMEM;
+}
+
+static int dimm_add(struct host_dimm *h, unsigned long bytes)
+{
+	int err = host_request(NULL, 0, "add dimm %s %luM", h->dimm.id, bytes >> 20);
+
+	return err ?: dimm_seen(h, bytes);
+}
 
 static int run_dimm_add(void *data)
 {
-	struct host_dimm *h = data;
-	int wanted = h->before + h->dimm.count, err;
-
-	err = host_request(NULL, 0, "add dimm %s %luM", h->dimm.id, DIMM_BYTES >> 20);
-	if (err)
-		return err;
-	if (!wait_until(blocks_present(NULL) == wanted || injected(), TIMEOUT))
-		return -ETIMEDOUT;
-	wait_for_hotplug();
-	return blocks_present(NULL) == wanted ? 0 : -ENOMEM;
+	return dimm_add(data, DIMM_BYTES);
 }
 
+/* The host may plug the next DIMM while ACPI still looks whether this one has gone. */
 static int run_dimm_del(void *data)
 {
 	struct host_dimm *h = data;
 	int err = host_request(NULL, 0, "del %s", h->dimm.id);
 
-	if (!err)
-		err = wait_for_blocks(h->before, TIMEOUT);
-	/* ACPI looks at the slot once more, and must not find the next DIMM there. */
-	wait_for_hotplug();
-	return err;
+	return err ?: wait_for_blocks(h->before, TIMEOUT);
 }
 
 TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
@@ -625,11 +639,98 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 			  .in_worker = true, .step = device_step() };
 
 	strcpy(h.dimm.id, self->dimm.id);
-	h.dimm.count = DIMM_BYTES / block_bytes();
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	ASSERT_EQ(0, filter_set("acpi_memory_device_add", AML));
 	walk(_metadata, self, &add);
+}
+
+/* A DIMM comes while ACPI still looks whether the one before has gone from its slot. */
+TEST_F_TIMEOUT(faults, replug, TIMEOUT)
+{
+	struct host_dimm h = { .before = blocks_present(NULL) };
+	int i;
+
+	strcpy(h.dimm.id, self->dimm.id);
+	ASSERT_EQ(0, run_dimm_add(&h));
+	for (i = 0; i < REPLUGS; i++) {
+		ASSERT_EQ(0, host_request(NULL, 0, "replug %s", h.dimm.id));
+		SURVIVES(!dimm_seen(&h, DIMM_BYTES));
+	}
+	ASSERT_EQ(0, run_dimm_del(&h));
+}
+
+/* A guest that is full, up to what it needs to go on */
+TEST_F_TIMEOUT(faults, no_room, TIMEOUT)
+{
+	struct host_dimm h = { .before = blocks_present(NULL) };
+	unsigned long available, bytes;
+	char *p;
+	int i;
+
+	strcpy(h.dimm.id, self->dimm.id);
+	available = read_field("/proc/meminfo", "MemAvailable:") << 10;
+	ASSERT_LT(ROOM_BYTES, available);
+	bytes = available - ROOM_BYTES;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	for (i = 0; i < 4; i++) {
+		SURVIVES(dimm_add(&h, BIG_BYTES) == -ENOMEM && same(&self->base) &&
+			 usable(self->mem));
+		ASSERT_EQ(0, run_dimm_del(&h));
+	}
+	munmap(p, bytes);
+	ASSERT_EQ(0, dimm_add(&h, BIG_BYTES));
+	ASSERT_EQ(0, run_dimm_del(&h));
+}
+
+/* A block is online, with pages in use, the other is not. */
+static int undo_del(void *data)
+{
+	struct host_dimm *h = data;
+	int err = dimm_plug(&h->dimm, DIMM_BYTES);
+
+	if (!err)
+		err = state_set(h->dimm.first, "online_movable");
+	madvise(h->mem, TOUCH_BYTES, MADV_DONTNEED);
+	fill(h->mem, 3);
+	return err;
+}
+
+static int run_del(void *data)
+{
+	int err = run_dimm_del(data);
+
+	wait_for_hotplug();
+	return err;
+}
+
+/*
+ * Isolating the blocks allocates nothing. Without what the firmware's methods allocate,
+ * as the device would stay.
+ */
+TEST_F_TIMEOUT(faults, device_del, TIMEOUT)
+{
+	static const char * const below[] = {
+		"offline_pages_migrate", "acpi_bus_offline", "acpi_memory_device_remove",
+	};
+	struct host_dimm h = { .before = blocks_present(NULL), .mem = self->mem };
+	struct op del = { NULL, run_del, undo_del, NULL, &h,
+			  .in_worker = true, .max = DELS };
+	size_t i;
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	strcpy(h.dimm.id, self->dimm.id);
+	ASSERT_EQ(0, undo_del(&h));
+	for (i = 0; i < ARRAY_SIZE(below); i++) {
+		del.name = below[i];
+		ASSERT_EQ(0, filter_set(below[i], AML));
+		walk(_metadata, self, &del);
+	}
+	ASSERT_EQ(0, run_del(&h));
+	madvise(self->mem, TOUCH_BYTES, MADV_DONTNEED);
 }
 
 /* The balloon retries by itself, a while later. */
@@ -674,6 +775,89 @@ TEST_F_TIMEOUT(faults, balloon, TIMEOUT)
 	ASSERT_EQ(0, run_inflate(NULL));
 	walk(_metadata, self, &deflate);
 	ASSERT_EQ(0, run_deflate(NULL));
+}
+
+/*
+ * virtio-mem tries again by itself, but only after a minute, and leaves a block that did
+ * not go online to user space: ask for a little more, and online what is not.
+ */
+struct virtio {
+	const char *id;
+	unsigned long total, low, high;
+	int blocks;
+};
+
+static bool virtio_reached(struct virtio *v, unsigned long mb)
+{
+	static bool present[MAX_BLOCKS];
+	char text[32] = "", path[96];
+	struct counters c;
+	int b;
+
+	if (host_request(text, sizeof(text), "size %s", v->id) ||
+	    strtoul(text, NULL, 10) != mb << 20)
+		return false;
+	if (!counters_read(NODE, &c) && c.total == v->total + (mb << 20) / getpagesize())
+		return mb || blocks_present(NULL) == v->blocks;
+	blocks_present(present);
+	for (b = 0; b < MAX_BLOCKS; b++) {
+		snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", b);
+		if (present[b] && !boot_blocks[b])
+			write_line(path, "online_movable");
+	}
+	return false;
+}
+
+static int virtio_set(struct virtio *v, unsigned long mb, unsigned long then)
+{
+	int err = host_request(NULL, 0, "resize %s %luM", v->id, mb);
+
+	if (err)
+		return err;
+	if (!wait_until(injected() || virtio_reached(v, mb), TIMEOUT))
+		return -ETIMEDOUT;
+	err = host_request(NULL, 0, "resize %s %luM", v->id, then);
+	if (err)
+		return err;
+	return wait_until(virtio_reached(v, then), TIMEOUT) ? 0 : -ETIMEDOUT;
+}
+
+static int run_grow(void *data)
+{
+	struct virtio *v = data;
+
+	return virtio_set(v, v->high - 4, v->high);
+}
+
+static int run_shrink(void *data)
+{
+	struct virtio *v = data;
+
+	return virtio_set(v, v->low + 4, v->low);
+}
+
+TEST_F_TIMEOUT(faults, virtio_mem, TIMEOUT)
+{
+	struct virtio v = { "fv", self->base.counters.total, 0, 40, blocks_present(NULL) };
+	struct op grow = { "virtio-mem plug", run_grow, run_shrink, .data = &v,
+			   .in_worker = true };
+	struct op shrink = { "virtio-mem unplug", run_shrink, run_grow, .data = &v,
+			     .in_worker = true };
+
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
+	ASSERT_EQ(0, host_request(NULL, 0, "add virtio-mem %s 512M 0", v.id));
+	ASSERT_EQ(0, filter_set("virtio_mem_run_wq", NULL));
+	walk(_metadata, self, &grow);
+	ASSERT_EQ(0, run_grow(&v));
+	walk(_metadata, self, &shrink);
+	/* Within a memory block */
+	v.low = 8;
+	walk(_metadata, self, &shrink);
+	v.low = 0;
+	/* The device stays: QEMU takes none away. */
+	ASSERT_EQ(0, run_shrink(&v));
 }
 
 /* Each block in turn is refused by a notifier, alone and as part of its device. */
@@ -851,19 +1035,32 @@ TEST_F_TIMEOUT(faults, slots, TIMEOUT)
 }
 
 /* Pages that are hard to move, or cannot be moved. */
-enum { HUGE, LOCKED, TMPFS, HUGETLB, SPLICED, DIRECT, POISONED, KINDS };
+enum { HUGE, LOCKED, TMPFS, HUGETLB, SPLICED, DIRECT, REGISTERED, POISONED, KINDS };
 
 static const char * const kind_name[] = {
-	"THP", "mlocked", "tmpfs", "hugetlb", "vmspliced", "under O_DIRECT", "hwpoisoned"
+	"THP", "mlocked", "tmpfs", "hugetlb", "vmspliced", "under O_DIRECT",
+	"registered with io_uring", "hwpoisoned"
 };
 
 struct pages {
 	void *map;
 	unsigned long *p;
 	size_t bytes;
-	int pipe[2];
+	int pipe[2], ring;
 	pid_t pid;
 };
+
+static int ring_register(struct pages *g)
+{
+	struct iovec iov = { .iov_base = g->p, .iov_len = TOUCH_BYTES };
+	struct io_uring_params params = { };
+
+	g->ring = syscall(SYS_io_uring_setup, 1, &params);
+	if (g->ring < 0)
+		return -errno;
+	return syscall(SYS_io_uring_register, g->ring, IORING_REGISTER_BUFFERS, &iov, 1) ?
+	       -errno : 0;
+}
 
 /* One huge page is left over to align the rest, the last page is not looked at. */
 static int pages_get(int kind, struct pages *g)
@@ -911,6 +1108,8 @@ static int pages_get(int kind, struct pages *g)
 		       pread(fd, g->p, 1 << 20, 0) == 1 << 20)
 			;
 		_exit(1);
+	case REGISTERED:
+		return ring_register(g);
 	case POISONED:
 		/* It is told, but does not touch the page again. */
 		signal(SIGBUS, ignore_signal);
@@ -928,6 +1127,8 @@ static void pages_put(int kind, struct pages *g)
 		kill(g->pid, SIGKILL);
 		waitpid(g->pid, &status, 0);
 	}
+	if (kind == REGISTERED)
+		close(g->ring);
 	if (kind == SPLICED) {
 		close(g->pipe[0]);
 		close(g->pipe[1]);
@@ -952,6 +1153,10 @@ TEST_F_TIMEOUT(faults, hard_pages, TIMEOUT)
 	for (kind = 0; kind < KINDS; kind++) {
 		if (kind == DIRECT && access(DISK, W_OK)) {
 			ksft_print_msg("no " DISK ": build with CONFIG_BLK_DEV_RAM\n");
+			continue;
+		}
+		if (kind == REGISTERED && syscall(SYS_io_uring_setup, 0, NULL) && errno == ENOSYS) {
+			ksft_print_msg("no io_uring: build with CONFIG_IO_URING\n");
 			continue;
 		}
 		ASSERT_EQ(0, pages_get(kind, &g))
