@@ -20,8 +20,8 @@ run: setup ## build the patched kernel, boot it, plug memory and take it out aga
 test: setup ## every test; ends with `N passed, N failed, N skipped`
 	@scripts/test
 
-soak: setup ## an hour of random hotplug on the debug kernel; HOURS=8 for more
-	@scripts/soak $(HOURS)
+soak: setup ## an hour of random hotplug and faults on the debug kernel; HOURS=8 or OPERATIONS=10000 for more
+	@scripts/soak "$(HOURS)" "$(OPERATIONS)"
 
 bench: setup ## base and stack side by side; SIZE=512G for one large DIMM
 	@scripts/bench $(SIZE)

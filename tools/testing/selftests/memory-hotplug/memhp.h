@@ -330,6 +330,8 @@ static __maybe_unused int block_open(int block)
 	int fd;
 
 	snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", block);
+	/* A directory is there before the files in it. */
+	wait_until(!access(path, F_OK), RETRY_SECONDS);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	return fd < 0 ? complain(path, -errno) : fd;
 }
