@@ -9,7 +9,7 @@ HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage clean setup
+.PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage deb clean setup
 
 setup:
 	@scripts/setup
@@ -53,6 +53,9 @@ am: ## LINUX=DIR: apply the stack to your own tree, on a branch
 bzimage: setup ## build one kernel, FLAVOUR=stack; the last line is its path
 	@scripts/kernel $(FLAVOUR)
 
+deb: setup ## Debian packages of the stack kernel; CONFIG=/boot/config-... for your machine's
+	@scripts/deb $(CONFIG)
+
 clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
 	@scripts/clean
 
@@ -65,4 +68,5 @@ help: ## this list
 	@echo '  LINUX=DIR       your own kernel tree in place of the fetched one; only read'
 	@echo '  ACCEL=auto      how QEMU runs: tcg, kvm, or kvm if it runs this kernel'
 	@echo '  ARCH=arm64      run and shell: an arm64 kernel and guest, emulated'
+	@echo '  CONFIG=FILE     deb: that configuration in place of the one that is tested'
 	@echo '  SIGNOFF=1       am and refresh add your Signed-off-by'

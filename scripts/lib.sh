@@ -44,7 +44,7 @@ series=$top/patches/$BASE
 if [ ! -f "$series/base" ]; then
 	die "unknown BASE=$BASE: there is $(cd "$top/patches" && echo */base | sed 's#/base##g')"
 fi
-package='' suite='' version='' sha256='' kernel=''
+package='' suite='' version='' sha256='' kernel='' config='' config_sha256=''
 # shellcheck source=/dev/null
 . "$series/base"
 
@@ -70,6 +70,16 @@ check_kernel() {
 	has=$(awk '$1 == "VERSION" { v = $3 } $1 == "PATCHLEVEL" { print v "." $3; exit }' "$1/Makefile")
 	[ "$has" = "$kernel" ] ||
 		die "LINUX=$1 is v$has, this series is for v$kernel: see patches/ for others"
+}
+
+# The mirror that the machine's apt is set up with. $(...) is apt's own notation here.
+# shellcheck disable=SC2016
+debian_mirror() {
+	mirrors=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)')
+	echo "$mirrors" | awk '
+		$1 == "Debian" && $2 == "Debian" { print $NF; found = 1; exit }
+		NR == 1 { first = $NF }
+		END { if (!found) print first }'
 }
 
 # need_space DIR MIB: stop before a full disk leaves half a file.

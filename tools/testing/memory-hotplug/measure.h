@@ -89,8 +89,13 @@ static void wait_for_total(long kib)
 	errx(1, "MemTotal does not reach %ld KiB", kib);
 }
 
+/* BAR_PERCENT of the environment is for a configuration that costs more throughout. */
 static void check_bar(const char *what, uint64_t value, uint64_t bar)
 {
+	const char *percent = getenv("BAR_PERCENT");
+
+	if (percent)
+		bar = bar / 100 * strtoul(percent, NULL, 10);
 	ksft_test_result(value <= bar, "%s: %lu instructions, at most %lu\n", what, value, bar);
 }
 
