@@ -9,7 +9,7 @@ HOURS   ?= 1
 export BASE LINUX ACCEL SIGNOFF ARCH
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage deb clean setup
+.PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage deb debian clean setup
 
 setup:
 	@scripts/setup
@@ -55,6 +55,9 @@ bzimage: setup ## build one kernel, FLAVOUR=stack; the last line is its path
 
 deb: setup ## Debian packages of the stack kernel; CONFIG=/boot/config-... for your machine's
 	@scripts/deb $(CONFIG)
+
+debian: setup ## those packages in a Debian guest: udev, chmem, daxctl, stress-ng, fio
+	@scripts/debian
 
 clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
 	@scripts/clean

@@ -677,6 +677,10 @@ int main(int argc, char **argv)
 	if (argc != 3)
 		errx(2, "usage: bench blocks|devices|boot|whole|unplug|bars|device_bars|unplug_bars GIB");
 	gib = strtoul(argv[2], NULL, 10);
+	/* x86 with 64 GiB or more at boot has larger ones, up to 2 GiB. */
+	if (block_bytes() != 128UL << 20)
+		errx(2, "the bench is for memory blocks of 128 MiB, not of %lu MiB",
+		     block_bytes() >> 20);
 	if (!strcmp(argv[1], "boot")) {
 		measure_boot();
 		measure_faults();
