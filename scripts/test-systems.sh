@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC2154
+# Sourced by scripts/test, for its variables: tests on arm64, on a distribution's
+# configuration, under Xen and on the debug kernel.
+
+# arm64, emulated: what does not only depend on what all architectures share. Its guest
+# has no lsmem.
+vm_test tour arm64 600 "" tour
+vm_test counters arm64 900 "" 'counters -T lsmem'
+vm_test churn arm64 900 "" 'STEPS=40 churn'
+vm_test virtio_mem arm64 900 "" 'STEPS=20 virtio_mem'
+vm_test cost arm64 900 --icount 'bench bars 64'
+control_test cost control-hugetlb-steps-arm64 900 --icount '^not ok .*offline' 'bench bars 64'
+
+# Debian's own configuration of the base for virtual machines, which has what the others
+# lack: configs/distribution.config. Memory goes online by itself there, unless it is told
+# not to. Its hardening costs more throughout. QEMU counts what init_on_alloc writes by the
+# byte, into the memmap of a device and into pages that a copy goes to: not here.
+distro="--append memhp_default_state=offline"
+features="$distro --append hugetlb_free_vmemmap=on --append page_alloc.shuffle=1"
+vm_test tour distro 900 "$distro" tour
+for program in device virtio_mem refused readers pcplists; do
+	vm_test $program distro 1200 "$distro" $program
+done
+vm_test counters distro 1200 "$features" counters
+vm_test churn distro 1800 "$features" 'STEPS=60 churn'
+vm_test memory_owner distro 1200 "$spare $distro" memory_owner
+vm_test cost distro 900 "--icount $distro" 'BAR_PERCENT=135 bench bars 64'
+vm_test cost-devices distro 1800 "--icount --memory 3G $distro --append init_on_alloc=0" \
+	'BAR_PERCENT=140 bench device_bars 64'
+
+# Xen itself in the guest, with the kernel as its dom0. Its memory is QEMU's; the
+# kernel starts with 1 GiB of it.
+if ! wanted xen_balloon-stack && ! wanted xen_balloon-control-xen-counters &&
+   ! wanted xen_cost-stack && ! wanted xen_cost-base; then
+	:
+elif xen=$("$top/scripts/xen" 2> "$build/log/xen"); then
+	dom0="--xen $xen --memory 5G --maxmem 8G"
+	vm_test xen_balloon stack 3600 "$dom0" xen_balloon
+	vm_test xen_cost stack 3600 "--icount $dom0" 'xen_cost bars'
+	control_test xen_cost base 3600 "--icount $dom0" '^not ok' 'xen_cost bars'
+	control_test xen_balloon control-xen-counters 3600 "$dom0" 'MemTotal: .* instead of' \
+		'xen_balloon -t up_and_down'
+else
+	verdict skip xen "Xen cannot be installed: $(tail -n 1 "$build/log/xen")"
+fi
+
+# The debug kernel boots for a minute and does a step of churn in one or two seconds:
+# so one guest, fewer steps and no bulk of pages; and no refused.unmovable, as it
+# keeps stack traces in blocks of ZONE_NORMAL for good. For the same reason churn may
+# leave a DIMM, which readers would take for the balloon's.
+kunit='cd /sys/kernel/debug/kunit/hv_balloon && echo 1 > run && sed -n "s/^    //p" results'
+vm_test kselftest debug 2400 "" \
+	"refused -t interrupted -t notifier && STEPS=5 readers && STEPS=40 churn && $kunit"
+vm_test pcplists debug 1200 "" 'pcplists -t users_overlap -t bad_pages'
+vm_test memory_owner debug 2400 "$spare" \
+	'memory_owner -t holes -t refused -t unload -t unload_holes'
+vm_test churn-odd-end debug 1800 "$odd_end" 'STEPS=30 churn'
+vm_test virtio_mem debug 2400 "--bridges" \
+	'STEPS=5 virtio_mem -t resize -t neighbours -t veto -t rebind -t random -t bad_page -t kernel_zone'
+# Slots are few, as the firmware looks at each for every event.
+vm_test faults debug 3600 "$spare --slots 4 --append kmemleak=on" \
+	'FAULTS=900 faults -t state -t owner -t enough'
+vm_test faults-refused debug 3600 "$spare --slots 4" 'FAULTS=220 faults -t veto -t signals -t cpus \
+	-t host_refuses -t slots -t hard_pages -t enough'
+vm_test faults-devices debug 3600 "$spare --slots 4 --bridges" 'FAULTS=250 faults -t device_add \
+	-t replug -t device_del -t virtio_mem -t balloon -t enough'
+control_test faults control-resource-exists 3600 "--slots 4" \
+	'WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'STEP=1 faults -t device_add'
+control_test faults-no-room control-resource-exists 1200 "--slots 4" \
+	'Out of memory|WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'faults -t no_room'
+control_test faults-replug control-eject-handler 1200 "--slots 4" 'replug:Expected 0 .*dimm_seen' \
+	'faults -t replug'
+wrong='WARNING:.*zone_update_contiguous'
+control_test churn-memmap-on-memory control-contiguous 900 "$on_memory" "$wrong" 'STEPS=20 churn'
+control_test churn-odd-end control-contiguous 900 "$odd_end" "$wrong" 'STEPS=20 churn'
