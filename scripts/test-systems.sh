@@ -69,8 +69,6 @@ vm_test faults-virtio debug 3600 "$spare --slots 4 --bridges" 'FAULTS=240 faults
 	-t balloon -t enough'
 control_test faults control-resource-exists 3600 "--slots 4" \
 	'WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'STEP=1 faults -t device_add'
-control_test faults-no-room control-resource-exists 1200 "--slots 4" \
-	'Out of memory|WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'faults -t no_room'
 control_test faults-replug control-eject-handler 1200 "--slots 4" 'replug:Expected 0 .*dimm_seen' \
 	'faults -t replug'
 wrong='WARNING:.*zone_update_contiguous'
