@@ -152,8 +152,10 @@ image_of() {
 compiler_cache() {
 	export KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=memory KBUILD_BUILD_HOST=hotplug
 	export CCACHE_DIR="$cache/ccache" CCACHE_BASEDIR="$top/build" CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=4G
-	# A miss does not preprocess twice.
-	export CCACHE_DEPEND=1
+	# Not in depend mode, which does not see .incbin: piggy.S has the kernel itself by
+	# that, so a kernel got another one whose compressed length was the same. The
+	# namespace leaves behind what the cache has from then.
+	export CCACHE_NAMESPACE=incbin
 	cross=
 	[ "$1" != arm64 ] || cross=aarch64-linux-gnu-
 	cc=${cross}gcc
