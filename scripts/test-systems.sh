@@ -11,6 +11,9 @@ vm_test churn arm64 900 "" 'STEPS=40 churn'
 vm_test virtio_mem arm64 900 "" 'STEPS=20 virtio_mem'
 vm_test cost arm64 900 --icount 'bench bars 64'
 control_test cost control-hugetlb-steps-arm64 900 --icount '^not ok .*offline' 'bench bars 64'
+for program in 'counters -T lsmem' churn; do
+	control_test "${program%% *}" control-managed-extra-arm64 900 "" 'instead of' "$program"
+done
 
 # Debian's own configuration of the base for virtual machines, which has what the others
 # lack: configs/distribution.config. Memory goes online by itself there, unless it is told
@@ -49,7 +52,7 @@ fi
 # so one guest, fewer steps and no bulk of pages; and no refused.unmovable, as it
 # keeps stack traces in blocks of ZONE_NORMAL for good. For the same reason churn may
 # leave a DIMM, which readers would take for the balloon's.
-kunit='cd /sys/kernel/debug/kunit/hv_balloon && echo 1 > run && sed -n "s/^    //p" results'
+kunit='cd /sys/kernel/debug/kunit/hv_balloon && echo 1 > run && sed -n "s/^    //p" results && ! grep -q "^    not ok" results'
 vm_test kselftest debug 2400 "" \
 	"refused -t interrupted -t notifier && STEPS=5 readers && STEPS=40 churn && $kunit"
 vm_test pcplists debug 1200 "" 'pcplists -t users_overlap -t bad_pages'
@@ -63,14 +66,23 @@ vm_test faults debug 3600 "$spare --slots 4 --append kmemleak=on" \
 	'FAULTS=900 faults -t state -t owner -t enough'
 vm_test faults-refused debug 3600 "$spare --slots 4" 'FAULTS=220 faults -t veto -t signals -t cpus \
 	-t host_refuses -t slots -t hard_pages -t enough'
-vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=50 faults -t device_add \
+vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=60 faults -t device_add \
 	-t replug -t device_del -t enough'
 vm_test faults-virtio debug 3600 "$spare --slots 4 --bridges" 'FAULTS=240 faults -t virtio_mem \
 	-t balloon -t enough'
 control_test faults control-resource-exists 3600 "--slots 4" \
 	'WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'STEP=1 faults -t device_add'
+control_test faults-devices control-sections-stay 1200 "--slots 4" 'add sections again after' \
+	'faults -t device_add'
+control_test kselftest control-hv-gaps 1200 "" '^not ok .*online_in_parts' "$kunit"
+control_test faults-refused control-isolated-stays 1200 "$spare --slots 4" '^# Totals: pass:0 fail:3 ' \
+	'faults -t veto -t signals -t hard_pages'
 control_test faults-replug control-eject-handler 1200 "--slots 4" 'replug:Expected 0 .*dimm_seen' \
 	'faults -t replug'
 wrong='WARNING:.*zone_update_contiguous'
 control_test churn-memmap-on-memory control-contiguous 900 "$on_memory" "$wrong" 'STEPS=20 churn'
 control_test churn-odd-end control-contiguous 900 "$odd_end" "$wrong" 'STEPS=20 churn'
+control_test churn-pmem control-contiguous 900 "$pmem" "$wrong" "export STEPS=20; $pmem_churn"
+control_test churn-nodes control-contiguous 900 "$nodes" "$wrong" 'STEPS=20 churn'
+control_test virtio_mem-memmap-on-memory control-contiguous 900 "$on_memory" "$wrong" \
+	'virtio_mem -t neighbours'
