@@ -642,7 +642,6 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 	struct host_dimm h = { .before = blocks_present(NULL) };
 	struct op add = { "device_add", run_dimm_add, run_dimm_del, run_dimm_del, &h,
 			  .in_worker = true, .step = device_step() };
-
 	struct op sections = add;
 	int i;
 
