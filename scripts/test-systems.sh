@@ -22,15 +22,26 @@ done
 distro="--append memhp_default_state=offline"
 features="$distro --append hugetlb_free_vmemmap=on --append page_alloc.shuffle=1"
 vm_test tour distro 900 "$distro" tour
-for program in device virtio_mem refused readers pcplists; do
+for program in device offline_used virtio_mem chmem_range refused readers reserves pcplists \
+		removal compaction; do
 	vm_test $program distro 1200 "$distro" $program
 done
 vm_test counters distro 1200 "$features" counters
 vm_test churn distro 1800 "$features" 'STEPS=60 churn'
 vm_test memory_owner distro 1200 "$spare $distro" memory_owner
+vm_test on-off distro 1200 "$distro" "$on_off"
+vm_test stress-ng distro 900 "$distro" "$stress"
+vm_test churn-memmap-on-memory distro 1800 "$distro $on_memory" 'STEPS=30 churn'
+vm_test churn-pmem distro 1800 "$distro $pmem" "export STEPS=30; $pmem_churn"
+vm_test churn-nodes distro 1800 "$distro $nodes" 'STEPS=30 churn'
+vm_test churn-2G distro 1800 "$distro --nodes 67G" 'STEPS=40 churn'
 vm_test cost distro 900 "--icount $distro" 'BAR_PERCENT=135 bench bars 64'
 vm_test cost-devices distro 1800 "--icount --memory 3G $distro --append init_on_alloc=0" \
 	'BAR_PERCENT=140 bench device_bars 64'
+vm_test cost-unplug distro 900 "--icount $distro" 'BAR_PERCENT=140 bench unplug_bars 16'
+vm_test cost-balloon distro 900 "--icount $distro" 'BAR_PERCENT=140 bench_balloon size_bars'
+vm_test cost-balloon-nodes distro 900 "$eight_nodes $distro" 'BAR_PERCENT=140 bench_balloon size_bars'
+vm_test cost-reporting distro 900 "$reporting $distro" 'bench_balloon reporting_bars'
 
 # Xen itself in the guest, with the kernel as its dom0. Its memory is QEMU's; the
 # kernel starts with 1 GiB of it.
@@ -66,12 +77,14 @@ vm_test faults debug 3600 "$spare --slots 4 --append kmemleak=on" \
 	'FAULTS=900 faults -t state -t owner -t enough'
 vm_test faults-refused debug 3600 "$spare --slots 4" 'FAULTS=220 faults -t veto -t signals -t cpus \
 	-t host_refuses -t slots -t hard_pages -t enough'
-vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=60 faults -t device_add \
-	-t replug -t device_del -t enough'
+vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=62 faults -t device_add \
+	-t direct_map -t replug -t device_del -t enough'
 vm_test faults-virtio debug 3600 "$spare --slots 4 --bridges" 'FAULTS=240 faults -t virtio_mem \
 	-t balloon -t enough'
 control_test faults control-resource-exists 3600 "--slots 4" \
 	'WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'STEP=1 faults -t device_add'
+control_test faults-direct-map control-direct-map-stays 1200 "$spare --slots 4" \
+	'WARNING: arch/x86/include/asm/pgalloc.h' 'faults -t direct_map'
 control_test faults-devices control-sections-stay 1200 "--slots 4" 'add sections again after' \
 	'faults -t device_add'
 control_test kselftest control-hv-gaps 1200 "" '^not ok .*online_in_parts' "$kunit"

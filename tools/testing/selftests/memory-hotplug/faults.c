@@ -48,6 +48,8 @@
 #define BALLOON		200
 #define DIMM_BYTES	(256UL << 20)
 #define VETO_BYTES	(1UL << 30)
+#define MAPPED_BYTES	(1UL << 30)
+#define DIRECT_MAPS	2
 /* Its memmap takes 128 MiB. */
 #define BIG_BYTES	(8UL << 30)
 #define ROOM_BYTES	(64UL << 20)
@@ -656,6 +658,34 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 		walk(_metadata, self, &sections);
 	ASSERT_EQ(0, filter_set("acpi_memory_device_add", AML));
 	walk(_metadata, self, &add);
+}
+
+/*
+ * When a DIMM that is mapped with pages of 1 GiB cannot be added, its mapping goes:
+ * the next one at its address may be smaller.
+ */
+TEST_F_TIMEOUT(faults, direct_map, TIMEOUT)
+{
+	struct host_dimm h = { .before = blocks_present(NULL) };
+	bool hit;
+	int i;
+
+	strcpy(h.dimm.id, self->dimm.id);
+	if (!faults_possible())
+		SKIP(return, NO_FAULTS);
+	ASSERT_EQ(0, filter_set("__add_pages", NULL));
+	for (i = 0; i < DIRECT_MAPS; ) {
+		ASSERT_EQ(0, nth_open_workers());
+		nth_arm(1);
+		hit = dimm_add(&h, MAPPED_BYTES) && injected();
+		nth_arm(0);
+		ASSERT_EQ(0, run_dimm_del(&h));
+		if (!hit)
+			continue;
+		SURVIVES(!run_dimm_add(&h) && !run_dimm_del(&h) && same(&self->base));
+		i++;
+	}
+	nth_close();
 }
 
 /* A DIMM comes while ACPI still looks whether the one before has gone from its slot. */

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What is free of a block when it goes offline stays so until it is removed, or
- * the kernel tries again: compaction takes no page away. And a memory failure
- * that takes for ever makes an offline fail, but not wait.
+ * the kernel tries again: compaction takes no page away, and an allocation that fails
+ * does not undo its isolation. And a memory failure that takes for ever makes an
+ * offline fail, but not wait.
  */
+#include <ctype.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <sys/mount.h>
@@ -23,6 +25,9 @@
 #define COMPACT		"/proc/sys/vm/compact_memory"
 #define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
 #define FUSE_FILE	"/tmp/stuck"
+#define GIGANTIC_BYTES	(1UL << 30)
+#define GIGANTIC	"/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
+#define GIGANTIC_MOVE	"/proc/sys/vm/movable_gigantic_pages"
 
 /* Bits of /proc/kpageflags */
 #define LOCKED		(1ULL << 0)
@@ -105,6 +110,92 @@ TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
 	EXPECT_EQ(0, block_set(self->b, "offline"));
+	ASSERT_EQ(0, counters_read(NODE, &after));
+	EXPECT_EQ(0, counters_differ(&self->base, &after));
+}
+
+/* Pageblocks that are isolated: the last column of a table by zone */
+static long pageblocks_isolated(void)
+{
+	FILE *f = fopen("/proc/pagetypeinfo", "r");
+	bool table = false;
+	char line[256];
+	long sum = 0;
+	size_t len;
+
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "Number of blocks type", 21))
+			table = strstr(line, "Isolate");
+		if (!table || strncmp(line, "Node", 4))
+			continue;
+		for (len = strlen(line); len && isspace(line[len - 1]); )
+			line[--len] = '\0';
+		sum += atol(strrchr(line, ' '));
+	}
+	fclose(f);
+	return sum;
+}
+
+/* A block goes offline that is part of what a gigantic page would need. */
+TEST_F_TIMEOUT(removal, gigantic, TIMEOUT)
+{
+	size_t size = getpagesize();
+	struct iovec iov = { .iov_len = size };
+	struct dimm rest;
+	int b, i, pipes[2], status;
+	struct counters after;
+	unsigned char *p, page[size];
+	long isolated;
+	pid_t pid;
+
+	if (access(GIGANTIC, W_OK) || access(GIGANTIC_MOVE, W_OK))
+		SKIP(return, "no " GIGANTIC " or no " GIGANTIC_MOVE);
+	snprintf(rest.id, sizeof(rest.id), "g%d", getpid());
+	ASSERT_EQ(0, block_set(self->b, "online_movable"));
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	*p = 0x5a;
+	ASSERT_EQ(self->b, block_of(p));
+	iov.iov_base = p;
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ((ssize_t)size, vmsplice(pipes[1], &iov, 1, 0));
+	ASSERT_EQ(0, madvise(p, size, MADV_DONTFORK));
+	ASSERT_EQ(0, dimm_plug(&rest, GIGANTIC_BYTES - DIMM_BYTES));
+	ASSERT_EQ(0, block_set(self->b + 1, "online_movable"));
+	for_each_block(b, &rest)
+		ASSERT_EQ(0, block_set(b, "online_movable"));
+	ASSERT_EQ(0, write_line(GIGANTIC_MOVE, "1"));
+
+	ASSERT_EQ(0, pageblocks_isolated());
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(-block_set_within(self->b, "offline", TIMEOUT));
+	ASSERT_TRUE(wait_until(pageblocks_isolated() > 0, BLOCK_SECONDS));
+	isolated = pageblocks_isolated();
+	/* The page may be off the LRU lists: then the kernel looks elsewhere. */
+	for (i = 0; i < ROUNDS && pageblocks_isolated() == isolated; i++)
+		ASSERT_EQ(0, write_line(GIGANTIC, "1"));
+	EXPECT_EQ(isolated, pageblocks_isolated())
+		TH_LOG("a failed allocation undid the isolation");
+	if (pageblocks_isolated() != isolated)
+		kill(pid, SIGALRM);
+	/* The child has the pipe as well: only reading all of it unpins the page. */
+	ASSERT_EQ((ssize_t)size, read(pipes[0], page, size));
+	close(pipes[0]);
+	close(pipes[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0x5a, *p);
+	EXPECT_EQ(0x5a, *page);
+	munmap(p, size);
+
+	EXPECT_EQ(0, write_line(GIGANTIC, "0"));
+	EXPECT_EQ(0, write_line(GIGANTIC_MOVE, "0"));
+	EXPECT_EQ(0, dimm_unplug(&rest));
+	EXPECT_EQ(0, dimm_offline(&self->dimm));
 	ASSERT_EQ(0, counters_read(NODE, &after));
 	EXPECT_EQ(0, counters_differ(&self->base, &after));
 }
