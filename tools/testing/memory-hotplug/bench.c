@@ -659,7 +659,7 @@ static void check_unplug_bars(struct unplug cost, unsigned long gib)
 {
 	ksft_print_header();
 	ksft_set_plan(2);
-	check_bar("virtio-mem unplug, all free", cost.free, gib * 8 * 180000);
+	check_bar("virtio-mem unplug, all free", cost.free, gib * 8 * 185000);
 	ksft_test_result(cost.migrated <= 512,
 			 "virtio-mem unplug of half, enough free: %ld pages migrated, at most 512\n",
 			 cost.migrated);
