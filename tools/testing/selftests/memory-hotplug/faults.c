@@ -667,19 +667,22 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 TEST_F_TIMEOUT(faults, direct_map, TIMEOUT)
 {
 	struct host_dimm h = { .before = blocks_present(NULL) };
+	int i, strays = 0;
 	bool hit;
-	int i;
 
 	strcpy(h.dimm.id, self->dimm.id);
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	ASSERT_EQ(0, filter_set("__add_pages", NULL));
 	for (i = 0; i < DIRECT_MAPS; ) {
+		ASSERT_GT(20, strays);
 		ASSERT_EQ(0, nth_open_workers());
 		nth_arm(1);
 		hit = dimm_add(&h, MAPPED_BYTES) && injected();
 		nth_arm(0);
 		ASSERT_EQ(0, run_dimm_del(&h));
+		/* Another worker than those that were armed */
+		strays += !hit;
 		if (!hit)
 			continue;
 		SURVIVES(!run_dimm_add(&h) && !run_dimm_del(&h) && same(&self->base));

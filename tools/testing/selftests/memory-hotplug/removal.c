@@ -126,9 +126,12 @@ static long pageblocks_isolated(void)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, "Number of blocks type", 21))
-			table = strstr(line, "Isolate");
-		if (!table || strncmp(line, "Node", 4))
+		if (strncmp(line, "Node", 4)) {
+			table = !strncmp(line, "Number of blocks type", 21) &&
+				strstr(line, "Isolate");
+			continue;
+		}
+		if (!table)
 			continue;
 		for (len = strlen(line); len && isspace(line[len - 1]); )
 			line[--len] = '\0';
@@ -173,11 +176,13 @@ TEST_F_TIMEOUT(removal, gigantic, TIMEOUT)
 	ASSERT_LE(0, pid);
 	if (!pid)
 		_exit(-block_set_within(self->b, "offline", TIMEOUT));
-	ASSERT_TRUE(wait_until(pageblocks_isolated() > 0, BLOCK_SECONDS));
-	isolated = pageblocks_isolated();
+	isolated = block_pages() / read_field("/proc/pagetypeinfo", "Pages per block:");
+	ASSERT_TRUE(wait_until(pageblocks_isolated() == isolated, BLOCK_SECONDS));
 	/* The page may be off the LRU lists: then the kernel looks elsewhere. */
-	for (i = 0; i < ROUNDS && pageblocks_isolated() == isolated; i++)
+	for (i = 0; i < ROUNDS && pageblocks_isolated() == isolated; i++) {
+		ASSERT_EQ(0, write_line(GIGANTIC, "0"));
 		ASSERT_EQ(0, write_line(GIGANTIC, "1"));
+	}
 	EXPECT_EQ(isolated, pageblocks_isolated())
 		TH_LOG("a failed allocation undid the isolation");
 	if (pageblocks_isolated() != isolated)
