@@ -57,7 +57,7 @@ deb: setup ## Debian packages of the stack kernel; CONFIG=/boot/config-... for y
 	@scripts/deb $(CONFIG)
 
 debian: setup ## those packages in a Debian guest: udev, chmem, daxctl, fio, the mm selftests
-	@scripts/debian stack $(CONFIG)
+	@scripts/debian
 
 clean: ## remove build/; the download and ccache stay in ~/.cache/memory-hotplug
 	@scripts/clean
@@ -71,5 +71,5 @@ help: ## this list
 	@echo '  LINUX=DIR       your own kernel tree in place of the fetched one; only read'
 	@echo '  ACCEL=auto      how QEMU runs: tcg, kvm, or kvm if it runs this kernel'
 	@echo '  ARCH=arm64      run and shell: an arm64 kernel and guest, emulated'
-	@echo '  CONFIG=FILE     deb, debian: that configuration in place of the one that is tested'
+	@echo '  CONFIG=FILE     deb: that configuration in place of the one that is tested'
 	@echo '  SIGNOFF=1       am and refresh add your Signed-off-by'
