@@ -641,8 +641,8 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t shell,
 	ksft_print_header();
 	ksft_set_plan(9);
 	check_bar("device_add to last block online", add, 221000000);
-	check_bar("device_del", del, 56000000);
-	check_bar("device_del with a shell", shell, 56000000);
+	check_bar("device_del", del, 58000000);
+	check_bar("device_del with a shell", shell, 58000000);
 	check_bar("device_del with 2 GiB in use", used->del, 3500000000);
 	ksft_test_result(used->migrated >= 100 && used->migrated <= 101,
 			 "each page in use is migrated once: %lu %%\n", used->migrated);
