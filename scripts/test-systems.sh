@@ -37,10 +37,10 @@ vm_test churn-nodes distro 1800 "$distro $nodes" 'STEPS=30 churn'
 vm_test churn-2G distro 1800 "$distro --nodes 67G" 'STEPS=40 churn'
 vm_test cost distro 900 "--icount $distro" 'BAR_PERCENT=135 bench bars 64'
 bytes="$distro --append init_on_alloc=0"
-vm_test cost-devices distro 1800 "--icount --memory 3G $bytes" 'BAR_PERCENT=140 bench device_bars 64'
+vm_test cost-devices distro 1800 "--icount --memory 3G $bytes" 'BAR_PERCENT=170 bench device_bars 64'
 vm_test cost-unplug distro 900 "--icount $bytes" 'BAR_PERCENT=140 bench unplug_bars 16'
-vm_test cost-balloon distro 900 "--icount $bytes" 'BAR_PERCENT=165 bench_balloon size_bars'
-vm_test cost-balloon-nodes distro 900 "$eight_nodes $bytes" 'BAR_PERCENT=165 bench_balloon size_bars'
+vm_test cost-balloon distro 900 "--icount $bytes" 'BAR_PERCENT=180 bench_balloon size_bars'
+vm_test cost-balloon-nodes distro 900 "$eight_nodes $bytes" 'BAR_PERCENT=180 bench_balloon size_bars'
 vm_test cost-reporting distro 900 "$reporting $distro" 'bench_balloon reporting_bars'
 
 # Xen itself in the guest, with the kernel as its dom0. Its memory is QEMU's; the
