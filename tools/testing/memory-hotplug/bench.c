@@ -285,16 +285,14 @@ static void measure_refused(struct used *used)
 }
 
 /* Of a block that was full only the page with the lowest address is left. */
-static void measure_first_page(struct used *used)
+static uint64_t offline_first_page(void)
 {
 	size_t size = block_bytes(), page = getpagesize();
 	struct dimm dimm = { .id = "first" };
-	uint64_t entry, lowest = 0, lowest_pfn = ~0UL;
+	uint64_t entry, cost, lowest = 0, lowest_pfn = ~0UL;
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 	char *map;
 
-	munlockall();		/* locked memory cannot be given back */
-	policy("offline");
 	plug(&dimm, 1);
 	set_state(dimm.first, "online_movable");
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -319,10 +317,26 @@ static void measure_first_page(struct used *used)
 	/* The first offline drains pcplists, and that is not what is measured. */
 	set_state(dimm.first + 1, "online_movable");
 	set_state(dimm.first + 1, "offline");
-	used->first_page = set_state(dimm.first, "offline");
+	cost = set_state(dimm.first, "offline");
 	munmap(map, size);
 	if (dimm_unplug(&dimm))
 		errx(1, "the DIMM stays");
+	return cost;
+}
+
+/* The least of three: the tick is in the way of some. */
+static void measure_first_page(struct used *used)
+{
+	uint64_t cost;
+
+	munlockall();		/* locked memory cannot be given back */
+	policy("offline");
+	used->first_page = ~0ULL;
+	for (int i = 0; i < 3; i++) {
+		cost = offline_first_page();
+		if (cost < used->first_page)
+			used->first_page = cost;
+	}
 	mlockall(MCL_CURRENT | MCL_FUTURE);
 }
 
