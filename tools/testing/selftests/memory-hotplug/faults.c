@@ -896,7 +896,11 @@ static int virtio_set(struct virtio *v, unsigned long mb, unsigned long then)
 	err = host_request(NULL, 0, "resize %s %luM", v->id, then);
 	if (err)
 		return err;
-	return wait_until(virtio_reached(v, then), TIMEOUT) ? 0 : -ETIMEDOUT;
+	if (!wait_until(virtio_reached(v, then), TIMEOUT))
+		return -ETIMEDOUT;
+	/* The resource goes after the blocks. */
+	wait_for_hotplug();
+	return 0;
 }
 
 static int run_grow(void *data)

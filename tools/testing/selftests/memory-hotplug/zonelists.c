@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Zonelists are rebuilt when a zone gets its first memory or loses its last. An
- * allocation that has begun before takes no page that it may not take. That it is
- * overtaken is rare: on a kernel with delays in the allocations of tasks with these
- * names it always is.
+ * allocation that has begun before takes no page that it may not take. An ordinary
+ * kernel rebuilds them in the middle of one only by chance, so this proves something on
+ * a kernel that delays the allocations of tasks called delay-search and delay-zone.
  */
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -25,7 +25,7 @@ FIXTURE(zonelists)
 	struct dimm dimm;
 	struct counters base;
 	char policy[32];
-	int b;
+	int b, kmsg;
 };
 
 FIXTURE_SETUP(zonelists)
@@ -35,6 +35,8 @@ FIXTURE_SETUP(zonelists)
 	ASSERT_EQ(0, dimm_set_up(&self->dimm, "z", DIMM_BYTES, self->policy,
 				 sizeof(self->policy), &self->base));
 	self->b = self->dimm.first;
+	self->kmsg = kmsg_open();
+	ASSERT_LE(0, self->kmsg);
 	ASSERT_EQ(0UL, zone_find(&self->base, "Movable")->present);
 }
 
@@ -42,12 +44,14 @@ FIXTURE_TEARDOWN(zonelists)
 {
 	EXPECT_EQ(0, dimm_unplug(&self->dimm));
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+	EXPECT_FALSE(kmsg_trouble(self->kmsg));
 }
 
-/* Allocates unmovable pages one by one until it is killed. */
+/* Allocates unmovable pages one by one, and keeps most of them, until it is killed. */
 static pid_t allocate(const char *name)
 {
-	int pipes[PIPES][2];
+	int pipes[PIPES][2], i;
+	char page[4096];
 	pid_t pid = fork();
 
 	if (pid)
@@ -56,9 +60,11 @@ static pid_t allocate(const char *name)
 	if (pipes_open(pipes, PIPES))
 		_exit(1);
 	prctl(PR_SET_NAME, name);
-	pipes_fill(pipes, PIPES);
-	for (;;)
-		pause();
+	for (i = 0;; i = (i + 1) % PIPES) {
+		pipes_fill(pipes, PIPES);
+		while (read(pipes[i][0], page, sizeof(page)) > 0)
+			;
+	}
 }
 
 /* False if it has ended by itself. */
@@ -66,6 +72,9 @@ static bool end(pid_t pid)
 {
 	int status;
 
+	/* A fault in the kernel ends it with SIGKILL as well. */
+	if (waitpid(pid, &status, WNOHANG))
+		return false;
 	kill(pid, SIGKILL);
 	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) &&
 	       WTERMSIG(status) == SIGKILL;
@@ -88,8 +97,9 @@ TEST_F_TIMEOUT(zonelists, appears, TIMEOUT)
 		kill(pid, SIGCONT);
 	}
 	EXPECT_TRUE(end(pid));
-	ASSERT_EQ(0, err)
+	if (err == -EBUSY || err == -EINTR)
 		TH_LOG("an unmovable page is in ZONE_MOVABLE, round %d", round);
+	ASSERT_EQ(0, err);
 }
 
 /* An allocation goes on when the first zone of its zonelist goes away. */
