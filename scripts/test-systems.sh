@@ -77,9 +77,9 @@ vm_test faults debug 3600 "$spare --slots 4 --append kmemleak=on" \
 	'FAULTS=900 faults -t state -t owner -t enough'
 vm_test faults-refused debug 3600 "$spare --slots 4" 'FAULTS=220 faults -t veto -t signals -t cpus \
 	-t host_refuses -t slots -t hard_pages -t enough'
-vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=66 faults -t device_add \
+vm_test faults-devices debug 3600 "$spare --slots 4" 'FAULTS=60 faults -t device_add \
 	-t direct_map -t replug -t no_room -t device_del -t enough'
-vm_test faults-virtio debug 3600 "$spare --slots 4 --bridges" 'FAULTS=240 faults -t virtio_mem \
+vm_test faults-virtio debug 3600 "$spare --slots 4 --bridges" 'FAULTS=220 faults -t virtio_mem \
 	-t balloon -t enough'
 control_test faults control-resource-exists 3600 "--slots 4" \
 	'WARNING: drivers/base/memory.c.* remove_memory_block_devices' 'STEP=1 faults -t device_add'

@@ -80,7 +80,7 @@ FIXTURE_TEARDOWN(compaction)
 	ASSERT_FALSE(kmsg_trouble(self->kmsg));					\
 } while (0)
 
-TEST_F_TIMEOUT(compaction, emptied, 600)
+TEST_F_TIMEOUT(compaction, emptied, BLOCK_SECONDS)
 {
 	int i, b = self->dimm[0].first, rounds = atoi(getenv("ROUNDS") ?: ROUNDS);
 
@@ -96,7 +96,7 @@ TEST_F_TIMEOUT(compaction, emptied, 600)
 	TH_LOG("%d rounds, %lu runs of compaction", rounds, *self->runs);
 }
 
-TEST_F_TIMEOUT(compaction, removed, 600)
+TEST_F_TIMEOUT(compaction, removed, BLOCK_SECONDS)
 {
 	int i, b, rounds = atoi(getenv("ROUNDS") ?: ROUNDS);
 	struct counters c;

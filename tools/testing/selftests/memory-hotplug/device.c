@@ -14,7 +14,7 @@
 #define INJECT		"/sys/kernel/debug/notifier-error-inject/memory/actions"
 #define INJECT_OFFLINE	INJECT "/MEM_GOING_OFFLINE/error"
 #define PIPES		8
-#define TIMEOUT		600
+#define TIMEOUT		BLOCK_SECONDS
 
 FIXTURE(device)
 {

@@ -210,33 +210,16 @@ static void nth_arm(unsigned int nth)
 			complain("fail-nth", -errno);
 }
 
-/*
- * Whether a fault was injected; @came is whether an allocation was counted at all, and
- * so the worker was among those that are armed.
- */
-static bool nth_injected(bool *came)
-{
-	bool injected = false;
-	char text[16] = "";
-	unsigned int left;
-	int i;
-
-	*came = false;
-	for (i = 0; nth_armed && i < nr_nth; i++) {
-		if (pread(nth_fds[i], text, sizeof(text), 0) <= 0)
-			continue;
-		left = atoi(text);
-		injected |= !left;
-		*came |= left < nth_armed;
-	}
-	return injected;
-}
-
+/* Whether a fault was injected. */
 static bool injected(void)
 {
-	bool came;
+	bool hit = false;
+	char text[16] = "";
+	int i;
 
-	return nth_injected(&came);
+	for (i = 0; nth_armed && i < nr_nth; i++)
+		hit |= pread(nth_fds[i], text, sizeof(text), 0) > 0 && !atoi(text);
+	return hit;
 }
 
 /* Each @step up to EACH, then fewer and fewer. */
@@ -428,7 +411,7 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 	double start = now();
 	int err, strays = 0;
 	unsigned int nth;
-	bool came, hit;
+	bool hit;
 
 	ASSERT_EQ(0, snapshot(&before));
 	nth_arm(0);
@@ -440,10 +423,10 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 	for (nth = 1; nth <= (op->max ?: -1U); ) {
 		nth_arm(nth);
 		err = op->run(op->data);
-		hit = nth_injected(&came);
+		hit = injected();
 		nth_arm(0);
-		if (!hit && !came && !err && op->in_worker && strays++ < 3) {
-			/* Another worker than those that were armed, or no allocation */
+		if (!hit && !err && op->in_worker && strays++ < 3) {
+			/* Another worker than those that were armed, or no allocation left */
 			ASSERT_EQ(0, op->undo(op->data));
 			ASSERT_EQ(0, nth_open_workers());
 			continue;
@@ -465,7 +448,7 @@ static void walk(struct __test_metadata *_metadata, FIXTURE_DATA(faults) *self,
 		}
 		ASSERT_TRUE(same(&after))
 			TH_LOG("%s, allocation %u", op->name, nth);
-		if (nth % 32 == 0)
+		if (faults->injected % 16 == 0)
 			ASSERT_TRUE(usable(self->mem));
 		ASSERT_EQ(0, op->undo(op->data))
 			TH_LOG("undo %s after allocation %u", op->name, nth);

@@ -152,10 +152,11 @@ do {										\
 } while (0)
 
 /* Two owners, a DIMM and a virtio-mem device: each is asked for its own only. */
-TEST_F_TIMEOUT(memory_owner, side_by_side, 300)
+TEST_F_TIMEOUT(memory_owner, side_by_side, BLOCK_SECONDS)
 {
 	struct dimm dimm = { .id = "side" };
 	unsigned long was = self->base.total;
+	int blocks;
 	struct state s;
 
 	ASSERT_EQ(0, control("add 0 0"));
@@ -178,6 +179,7 @@ TEST_F_TIMEOUT(memory_owner, side_by_side, 300)
 
 	if (have_host()) {
 		was = total();
+		blocks = blocks_present(NULL);
 		ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
 		ASSERT_EQ(0, host_request(NULL, 0, "add virtio-mem side0 1024M 0"));
 		ASSERT_EQ(0, host_request(NULL, 0, "resize side0 322M"));
@@ -192,6 +194,8 @@ TEST_F_TIMEOUT(memory_owner, side_by_side, 300)
 
 		ASSERT_EQ(0, host_request(NULL, 0, "resize side0 0"));
 		EXPECT_TRUE(wait_until(total() == was - (322UL << 20) / getpagesize(), SECONDS));
+		/* The last block goes after its pages. */
+		EXPECT_EQ(0, wait_for_blocks(blocks, BLOCK_SECONDS));
 	}
 	EXPECT_STATE(0, 1, 1, 0);
 	EXPECT_STATE(1, 1, 1, 0);
@@ -199,7 +203,7 @@ TEST_F_TIMEOUT(memory_owner, side_by_side, 300)
 }
 
 /* Holes of any size and alignment, which are filled later, in any order. */
-TEST_F_TIMEOUT(memory_owner, holes, 300)
+TEST_F_TIMEOUT(memory_owner, holes, BLOCK_SECONDS)
 {
 	static const struct {
 		unsigned int start, nr;
@@ -250,7 +254,7 @@ TEST_F_TIMEOUT(memory_owner, holes, 300)
 }
 
 /* The owner refuses, or agrees and a notifier refuses. */
-TEST_F_TIMEOUT(memory_owner, refused, 300)
+TEST_F_TIMEOUT(memory_owner, refused, BLOCK_SECONDS)
 {
 	struct counters c;
 
@@ -279,7 +283,7 @@ TEST_F_TIMEOUT(memory_owner, refused, 300)
 }
 
 /* What is still there when the driver goes, and how it can go then. */
-TEST_F_TIMEOUT(memory_owner, unload, 300)
+TEST_F_TIMEOUT(memory_owner, unload, BLOCK_SECONDS)
 {
 	unsigned long expected;
 
@@ -319,7 +323,7 @@ TEST_F_TIMEOUT(memory_owner, unload, 300)
 }
 
 /* Pages that are not backed keep their block online when the driver is gone. */
-TEST_F_TIMEOUT(memory_owner, unload_holes, 300)
+TEST_F_TIMEOUT(memory_owner, unload_holes, BLOCK_SECONDS)
 {
 	ASSERT_EQ(0, control("add 1 1"));
 	ASSERT_EQ(0, control("hold 1 %lu 11", self->pages + 7));

@@ -241,7 +241,7 @@ TEST_F_TIMEOUT(reserves, last_one_is_right, BLOCK_SECONDS)
  * The driver changes managed pages without taking memory on- or offline: those of
  * ZONE_NORMAL first, from which the reserve of the zone below follows.
  */
-TEST_F_TIMEOUT(reserves, follow_the_balloon, 300)
+TEST_F_TIMEOUT(reserves, follow_the_balloon, BLOCK_SECONDS)
 {
 	unsigned long pages, ballooned = (BALLOON_MB << 20) / getpagesize();
 	long ram_mb = blocks_present(NULL) * (long)(block_bytes() >> 20);

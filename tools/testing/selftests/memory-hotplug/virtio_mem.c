@@ -13,7 +13,7 @@
 #define KPF_OFFLINE	23	/* of /proc/kpageflags */
 #define TIMEOUT		BLOCK_SECONDS
 /* Offlining alone makes more before it gives up on a page that is pinned. */
-#define TRIES		1000L
+#define TRIES		300L
 #define INJECT		"/sys/kernel/debug/notifier-error-inject/memory/actions"
 #define SEED		"20240229"
 #define STEPS		"200"
@@ -239,6 +239,8 @@ TEST_F_TIMEOUT(virtio_mem, neighbours, TIMEOUT)
 	}
 
 	ASSERT_EQ(0, host_request(NULL, 0, "balloon 64G"));
+	/* The last block goes after its pages. */
+	ASSERT_EQ(0, wait_for_blocks(self->blocks + dimm.count, TIMEOUT));
 	ASSERT_EQ(0, dimm_unplug(&dimm));
 	ASSERT_TRUE(wait_until(!counters_read(NODE, &c) &&
 			       c.total == self->base.total, TIMEOUT));

@@ -12,8 +12,8 @@
 #include "kselftest_harness.h"
 
 #define DIMM_BYTES	(256UL << 20)
-#define TIMEOUT		600
-#define OFFLINE_SECONDS	20
+#define TIMEOUT		BLOCK_SECONDS
+#define OFFLINE_SECONDS	40
 #define ROUNDS		4
 /* Several allocations, even of 20 ms each */
 #define A_WHILE_US	200000
