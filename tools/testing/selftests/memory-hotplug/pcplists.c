@@ -381,7 +381,7 @@ TEST_F_TIMEOUT(pcplists, bad_pages, TIMEOUT)
 			TH_LOG("no page turned bad");
 		close(began[0]);
 		usleep(rand() % STORM_US);
-		/* It gives up after a second in which it never met with no memory failure. */
+		/* The kernel waits a second for memory failures to end, then gives up. */
 		while ((err = block_set(self->dimm.first, "offline")) == -EBUSY)
 			;
 		EXPECT_EQ(0, err);
