@@ -55,6 +55,16 @@ made() {
 # time. jobs has NAME:PID of each.
 guests=2 jobs=''
 
+# evidence LOG: what a failed test printed last, and the console from the line on that
+# failed the guest, for a report that is read elsewhere.
+evidence() {
+	report=$(sed -n '$s/^vm: \(.*\); console log: .*/\1/p' "$1.err" 2>/dev/null) || true
+	{
+		grep -B 20 '^not ok' "$1.out" || tail -n 20 "$1.out"
+		[ -z "$report" ] || grep -aF -A 120 -e "$report" "$1.console" || tail -n 20 "$1.console"
+	} 2>/dev/null | head -n 200 | tr -d '\r' | sed 's/^/#   /'
+}
+
 # collect: wait until one of them has ended, and count its verdicts.
 collect() {
 	ended=
@@ -77,6 +87,7 @@ collect() {
 		verdict not "$ended" "its run ended with status $status and no verdict" >> "$verdicts"
 	fi
 	count "$verdicts"
+	! grep -q '^not' "$verdicts" || evidence "${verdicts%.*}"
 	echo "# $ended: $(cat "${verdicts%.*}.seconds" 2>/dev/null || echo ?) s"
 }
 
