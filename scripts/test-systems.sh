@@ -65,7 +65,8 @@ fi
 # leave a DIMM, which readers would take for the balloon's.
 kunit='cd /sys/kernel/debug/kunit/hv_balloon && echo 1 > run && sed -n "s/^    //p" results && ! grep -q "^    not ok" results'
 vm_test kselftest debug 2400 "" \
-	"refused -t interrupted -t notifier && STEPS=5 readers && STEPS=40 churn && $kunit"
+	"refused -t interrupted -t notifier && removal -t state_written && STEPS=5 readers &&
+	STEPS=40 churn && $kunit"
 vm_test pcplists debug 1200 "" 'pcplists -t users_overlap -t bad_pages'
 vm_test memory_owner debug 2400 "$spare" \
 	'memory_owner -t holes -t refused -t unload -t unload_holes'
@@ -96,6 +97,8 @@ control_test faults-refused control-isolated-stays 1200 "--slots 4" '^# Totals: 
 	'faults -t veto -t hard_pages'
 control_test faults-replug control-eject-handler 1200 "--slots 4" 'replug:Expected 0 .*dimm_seen' \
 	'faults -t replug'
+control_test removal control-block-devices-locked 1200 "" \
+	'possible circular locking dependency' 'removal -t state_written'
 wrong='WARNING:.*zone_update_contiguous'
 control_test churn-memmap-on-memory control-contiguous 900 "$on_memory" "$wrong" 'STEPS=20 churn'
 control_test churn-odd-end control-contiguous 900 "$odd_end" "$wrong" 'STEPS=20 churn'

@@ -2,8 +2,8 @@
 /*
  * What is free of a block when it goes offline stays so until it is removed, or
  * the kernel tries again: compaction takes no page away, and an allocation that fails
- * does not undo its isolation. And a memory failure that takes for ever makes an
- * offline fail, but not wait.
+ * does not undo its isolation. A memory failure that takes for ever makes an
+ * offline fail, but not wait. And device_del may come while state is written.
  */
 #include <ctype.h>
 #include <linux/fuse.h>
@@ -19,6 +19,7 @@
 #define DIMM_BYTES	(256UL << 20)
 #define TIMEOUT		BLOCK_SECONDS
 #define ROUNDS		20
+#define WRITTEN_ROUNDS	5
 /* The kernel gives up after one or two, or waits for ever. */
 #define STUCK_SECONDS	60
 #define CPU1		"/sys/devices/system/cpu/cpu1/online"
@@ -110,6 +111,37 @@ TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
 	EXPECT_EQ(0, block_set(self->b, "offline"));
+	ASSERT_EQ(0, counters_read(NODE, &after));
+	EXPECT_EQ(0, counters_differ(&self->base, &after));
+}
+
+/*
+ * The files of a block go while they are in use, which lockdep looks at: writing waits
+ * in them for as long as the removal holds the lock for hotplug.
+ */
+TEST_F_TIMEOUT(removal, state_written, TIMEOUT)
+{
+	struct dimm *d = &self->dimm;
+	struct counters after;
+	int b, round, status;
+	char path[96];
+	pid_t pid;
+
+	for (round = 0; round < WRITTEN_ROUNDS; round++) {
+		for_each_block(b, d)
+			ASSERT_EQ(0, block_set(b, "online_movable"));
+		ASSERT_EQ(0, dimm_offline(d));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		for (b = d->first; !pid; b = b + 1 < d->first + d->count ? b + 1 : d->first) {
+			snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", b);
+			write_line(path, "offline");
+		}
+		EXPECT_EQ(0, dimm_unplug(d));
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, dimm_plug(d, DIMM_BYTES));
+	}
 	ASSERT_EQ(0, counters_read(NODE, &after));
 	EXPECT_EQ(0, counters_differ(&self->base, &after));
 }
