@@ -55,14 +55,14 @@ made() {
 # time. jobs has NAME:PID of each.
 guests=2 jobs=''
 
-# evidence LOG: what a failed test printed last, and the console from the line on that
-# failed the guest, for a report that is read elsewhere.
+# evidence LOG: what a failed test printed last, and the console, beginning with the line
+# that failed the guest, for a report that is read elsewhere.
 evidence() {
 	report=$(sed -n '$s/^vm: \(.*\); console log: .*/\1/p' "$1.err" 2>/dev/null) || true
-	{
-		grep -B 20 '^not ok' "$1.out" || tail -n 20 "$1.out"
-		[ -z "$report" ] || grep -aF -A 120 -e "$report" "$1.console" || tail -n 20 "$1.console"
-	} 2>/dev/null | head -n 200 | tr -d '\r' | sed 's/^/#   /'
+	{ grep -a -B 20 '^not ok' "$1.out" || tail -n 20 "$1.out"; } 2>/dev/null |
+		head -n 100 | sed 's/^/#   /'
+	[ -z "$report" ] || grep -aF -A 250 -e "$report" "$1.console" | head -n 250 |
+		tr -d '\r' | sed 's/^/#   /'
 }
 
 # collect: wait until one of them has ended, and count its verdicts.
@@ -86,8 +86,9 @@ collect() {
 	if [ "$status" -ne 0 ] || [ ! -s "$verdicts" ]; then
 		verdict not "$ended" "its run ended with status $status and no verdict" >> "$verdicts"
 	fi
+	before=$failed
 	count "$verdicts"
-	! grep -q '^not' "$verdicts" || evidence "${verdicts%.*}"
+	[ "$failed" -eq "$before" ] || evidence "${verdicts%.*}"
 	echo "# $ended: $(cat "${verdicts%.*}.seconds" 2>/dev/null || echo ?) s"
 }
 

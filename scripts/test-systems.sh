@@ -67,6 +67,7 @@ kunit='cd /sys/kernel/debug/kunit/hv_balloon && echo 1 > run && sed -n "s/^    /
 vm_test kselftest debug 2400 "" \
 	"refused -t interrupted -t notifier && removal -t state_written && STEPS=5 readers &&
 	STEPS=40 churn && $kunit"
+vm_test removal-memmap-on-memory debug 1200 "$on_memory" 'removal -t state_written'
 vm_test pcplists debug 1200 "" 'pcplists -t users_overlap -t bad_pages'
 vm_test memory_owner debug 2400 "$spare" \
 	'memory_owner -t holes -t refused -t unload -t unload_holes'
@@ -98,6 +99,8 @@ control_test faults-refused control-isolated-stays 1200 "--slots 4" '^# Totals: 
 control_test faults-replug control-eject-handler 1200 "--slots 4" 'replug:Expected 0 .*dimm_seen' \
 	'faults -t replug'
 control_test removal control-block-devices-locked 1200 "" \
+	'possible circular locking dependency' 'removal -t state_written'
+control_test removal-memmap-on-memory control-block-devices-locked 1200 "$on_memory" \
 	'possible circular locking dependency' 'removal -t state_written'
 wrong='WARNING:.*zone_update_contiguous'
 control_test churn-memmap-on-memory control-contiguous 900 "$on_memory" "$wrong" 'STEPS=20 churn'

@@ -3,7 +3,8 @@
  * What is free of a block when it goes offline stays so until it is removed, or
  * the kernel tries again: compaction takes no page away, and an allocation that fails
  * does not undo its isolation. A memory failure that takes for ever makes an
- * offline fail, but not wait. And device_del may come while state is written.
+ * offline fail, but not wait. A device can be removed while the state of its blocks is
+ * written.
  */
 #include <ctype.h>
 #include <linux/fuse.h>
@@ -116,14 +117,15 @@ TEST_F_TIMEOUT(removal, compaction, TIMEOUT)
 }
 
 /*
- * The files of a block go while they are in use, which lockdep looks at: writing waits
- * in them for as long as the removal holds the lock for hotplug.
+ * The files of a block are removed while a task writes to one of them. Such a write
+ * waits until the removal has let go of the lock for hotplug, or has removed the file.
+ * Lockdep looks at what the removal holds meanwhile.
  */
 TEST_F_TIMEOUT(removal, state_written, TIMEOUT)
 {
 	struct dimm *d = &self->dimm;
+	int b, err, round, pipes[2];
 	struct counters after;
-	int b, round, status;
 	char path[96];
 	pid_t pid;
 
@@ -131,15 +133,22 @@ TEST_F_TIMEOUT(removal, state_written, TIMEOUT)
 		for_each_block(b, d)
 			ASSERT_EQ(0, block_set(b, "online_movable"));
 		ASSERT_EQ(0, dimm_offline(d));
+		ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
 		pid = fork();
 		ASSERT_LE(0, pid);
 		for (b = d->first; !pid; b = b + 1 < d->first + d->count ? b + 1 : d->first) {
 			snprintf(path, sizeof(path), MEMORY_SYSFS "/memory%d/state", b);
 			write_line(path, "offline");
+			close(pipes[1]);
 		}
-		EXPECT_EQ(0, dimm_unplug(d));
+		/* The writer has begun when the pipe has no other end. */
+		close(pipes[1]);
+		read(pipes[0], path, 1);
+		close(pipes[0]);
+		err = dimm_unplug(d);
 		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+		ASSERT_EQ(0, err);
 		ASSERT_EQ(0, dimm_plug(d, DIMM_BYTES));
 	}
 	ASSERT_EQ(0, counters_read(NODE, &after));
