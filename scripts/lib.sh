@@ -62,6 +62,16 @@ mkdir -p "$build/log"
 # Without this trap a signal would skip the clean-up of trap EXIT.
 trap 'exit 130' INT TERM HUP
 
+# The patches of the series, TOPIC/SLUG.patch, a line each, in their order
+patches() {
+	grep -v '^#' "$series/series"
+}
+
+# What the series is, order and content
+series_sum() {
+	(cd "$series" && patches | xargs cat series | sha256sum | cut -d' ' -f1)
+}
+
 # A tree of the version that the series is for
 check_kernel() {
 	if ! [ -f "$1/Makefile" ] || ! [ -f "$1/mm/memory_hotplug.c" ]; then
