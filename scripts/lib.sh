@@ -72,6 +72,12 @@ series_sum() {
 	(cd "$series" && patches | xargs cat series | sha256sum | cut -d' ' -f1)
 }
 
+# controls_state ONTO LIST HEAD: what a branch of scripts/controls is made of, below HEAD
+controls_state() {
+	printf '%s\n%s %s\n' "$3" "$(git -C "$tree" rev-parse "$1^{commit}")" \
+		"$(cd "$series/controls" && grep -v '^#' "$2" | xargs cat | sha256sum | cut -d' ' -f1)"
+}
+
 # A tree of the version that the series is for
 check_kernel() {
 	if ! [ -f "$1/Makefile" ] || ! [ -f "$1/mm/memory_hotplug.c" ]; then
@@ -194,15 +200,4 @@ new_worktree() {
 	git -C "$tree" worktree prune
 	step "check out ${1##*/}" "$build/log/worktree" \
 		git -C "$tree" worktree add -f -f --detach "$1" "$2"
-}
-
-# seed FLAVOUR TO: start the O= directory TO with the objects of FLAVOUR, whose
-# source is the same. make goes by time, so the source must look older than they are.
-seed() {
-	rm -rf "$2"
-	(
-		flock -w 3600 9 || die "another run builds $1 for an hour already"
-		cp -a "$build/$1/." "$2"
-	) 9> "$build/lock-$1"
-	(cd "${2%/*}" && git ls-files -z | xargs -0 touch -h -d 2000-01-01)
 }
