@@ -6,7 +6,7 @@ FLAVOUR ?= stack
 SIZE    ?= 64G
 OP      ?= blocks
 HOURS   ?= 1
-export BASE LINUX ACCEL SIGNOFF ARCH
+export BASE LINUX ACCEL SIGNOFF ARCH Q T SEED
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage deb debian clean setup
@@ -17,7 +17,7 @@ setup:
 run: setup ## build the patched kernel, boot it, plug memory and take it out again
 	@scripts/run
 
-test: setup ## every test; ends with `N passed, N failed, N skipped`
+test: setup ## every test; Q=1 five minutes, T='churn*' some; ends with `N passed, N failed, N skipped`
 	@scripts/test
 
 soak: setup ## an hour of random hotplug and faults on the debug kernel; HOURS=8 or OPERATIONS=10000 for more

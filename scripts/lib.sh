@@ -123,29 +123,30 @@ kill_children() {
 # step TEXT LOG COMMAND...: run COMMAND with its output in LOG. A terminal
 # shows how far it is: the last line of LOG and the time so far. When it fails,
 # $hint, if set, tells what else can be done.
+# Its variables are step_*, those of the caller stay as they are.
 hint=
 step() {
-	text=$1 log=$2
+	step_text=$1 step_log=$2
 	shift 2
-	start=$(date +%s)
-	"$@" > "$log" 2>&1 &
-	job=$!
-	trap 'kill_tree $job; wait $job 2>/dev/null || true; die "$text: interrupted"' INT TERM HUP
-	while [ -t 2 ] && kill -0 $job 2>/dev/null; do
-		printf '\r\033[K%s: %s, %d s: %.50s' "$me" "$text" \
-			"$(($(date +%s) - start))" "$(tail -n 1 "$log")" >&2
+	step_start=$(date +%s)
+	"$@" > "$step_log" 2>&1 &
+	step_job=$!
+	trap 'kill_tree $step_job; wait $step_job 2>/dev/null || true; die "$step_text: interrupted"' INT TERM HUP
+	while [ -t 2 ] && kill -0 $step_job 2>/dev/null; do
+		printf '\r\033[K%s: %s, %d s: %.50s' "$me" "$step_text" \
+			"$(($(date +%s) - step_start))" "$(tail -n 1 "$step_log")" >&2
 		sleep 1
 	done
-	status=0
-	wait $job || status=$?
+	step_status=0
+	wait $step_job || step_status=$?
 	trap 'exit 130' INT TERM HUP
 	[ ! -t 2 ] || printf '\r\033[K' >&2
-	if [ $status -ne 0 ]; then
-		why=$(grep -m 1 -E 'error:|Error |No space|fatal:|\*\*\*|^[EW]: Failed' "$log" ||
-			tail -n 1 "$log")
-		die "$text failed: $why; log: $log${hint:+; $hint}"
+	if [ $step_status -ne 0 ]; then
+		step_why=$(grep -m 1 -E 'error:|Error |No space|fatal:|\*\*\*|^[EW]: Failed' "$step_log" ||
+			tail -n 1 "$step_log")
+		die "$step_text failed: $step_why; log: $step_log${hint:+; $hint}"
 	fi
-	say "$text: $(($(date +%s) - start)) s"
+	say "$step_text: $(($(date +%s) - step_start)) s"
 }
 
 # The architecture of a flavour, as the kernel calls it, and the image that is booted
