@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A DIMM is unplugged while memory is short.  What does fit elsewhere goes, what
+ * does not is refused, nothing is killed for it, and a later attempt succeeds.
+ *
+ * Each variant is for a guest of its own, as some kernels do not survive it.  It
+ * prints a line to compare kernels by.
+ */
+#include <sys/mount.h>
+#include <sys/wait.h>
+
+#include "memhp.h"
+#include "kselftest_harness.h"
+
+#define DIR_TMPFS	"/tmp/foul"
+#define STEP		(4UL << 20)
+#define TIMEOUT		BLOCK_SECONDS
+
+enum kind { NOTHING, ANON, MLOCKED, TMPFS, BALLOON };
+
+FIXTURE(foul)
+{
+	struct dimm dimm;
+	struct counters base;
+	char policy[32];
+	pid_t bystander, sampler, user;
+	long *low;
+	unsigned long ram_mb, total_mb, bytes;
+};
+
+/*
+ * @mb MiB of @kind are in a DIMM of @dimm_mb MiB, or @percent of what is free
+ * elsewhere.
+ */
+FIXTURE_VARIANT(foul)
+{
+	const char *name;
+	unsigned long dimm_mb, ram_mb;
+	enum kind kind;
+	unsigned long mb, percent;
+	bool removed;
+};
+
+FIXTURE_VARIANT_ADD(foul, empty)
+{
+	.name = "empty", .ram_mb = 512, .dimm_mb = 20480, .removed = true,
+};
+
+FIXTURE_VARIANT_ADD(foul, balloon)
+{
+	.name = "balloon", .ram_mb = 1024, .dimm_mb = 2048, .kind = BALLOON, .mb = 1800,
+};
+
+FIXTURE_VARIANT_ADD(foul, tmpfs)
+{
+	.name = "tmpfs", .ram_mb = 4096, .dimm_mb = 65536, .kind = TMPFS, .mb = 2700,
+	.removed = true,
+};
+
+FIXTURE_VARIANT_ADD(foul, anon_fits)
+{
+	.name = "anon_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 94,
+	.removed = true,
+};
+
+FIXTURE_VARIANT_ADD(foul, anon_too_much)
+{
+	.name = "anon_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 106,
+};
+
+FIXTURE_VARIANT_ADD(foul, mlocked_fits)
+{
+	.name = "mlocked_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = MLOCKED, .percent = 94,
+	.removed = true,
+};
+
+FIXTURE_VARIANT_ADD(foul, mlocked_too_much)
+{
+	.name = "mlocked_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = MLOCKED, .percent = 106,
+};
+
+FIXTURE_VARIANT_ADD(foul, tmpfs_fits)
+{
+	.name = "tmpfs_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 94,
+	.removed = true,
+};
+
+FIXTURE_VARIANT_ADD(foul, tmpfs_too_much)
+{
+	.name = "tmpfs_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 106,
+};
+
+/* Lines of the kernel's log that say it, since @fd was opened */
+static int kmsg_count(int fd, const char *text)
+{
+	char record[8192];
+	int count = 0;
+	ssize_t n;
+
+	while ((n = read(fd, record, sizeof(record) - 1)) > 0) {
+		record[n] = '\0';
+		count += !!strstr(record, text);
+	}
+	return count;
+}
+
+static unsigned long meminfo_mb(const char *field)
+{
+	return read_field("/proc/meminfo", field) >> 10;
+}
+
+static unsigned long movable_free(void)
+{
+	struct counters c;
+
+	if (counters_read(0, &c))
+		return 0;
+	return zone_find(&c, "Movable")->free * getpagesize();
+}
+
+/* A task that has nothing to do with the DIMM, but needs a little memory. */
+static pid_t bystander_start(void)
+{
+	pid_t pid = fork();
+
+	while (!pid) {
+		char *mem = mmap(NULL, STEP, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (mem == MAP_FAILED)
+			_exit(1);
+		memset(mem, 1, STEP);
+		munmap(mem, STEP);
+		usleep(10000);
+	}
+	return pid;
+}
+
+/* Keeps the lowest MemAvailable in @low. */
+static pid_t sampler_start(long *low)
+{
+	pid_t pid = fork();
+
+	while (!pid) {
+		long now_kb = read_field("/proc/meminfo", "MemAvailable:");
+
+		if (now_kb >= 0 && now_kb < *low)
+			*low = now_kb;
+		usleep(20000);
+	}
+	return pid;
+}
+
+/* A child that has @bytes in use until it is killed; 0 if it cannot. */
+static pid_t user_start(size_t bytes, bool lock)
+{
+	int pipes[2];
+	char ready;
+	pid_t pid;
+
+	if (pipe(pipes))
+		return 0;
+	pid = fork();
+	if (!pid) {
+		char *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (mem == MAP_FAILED)
+			_exit(1);
+		madvise(mem, bytes, MADV_NOHUGEPAGE);
+		memset(mem, 1, bytes);
+		if (lock && mlock(mem, bytes))
+			_exit(1);
+		if (write(pipes[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(pipes[1]);
+	if (read(pipes[0], &ready, 1) != 1)
+		pid = 0;
+	close(pipes[0]);
+	return pid;
+}
+
+static void child_end(pid_t *pid)
+{
+	if (*pid > 0) {
+		kill(*pid, SIGKILL);
+		waitpid(*pid, NULL, 0);
+	}
+	*pid = 0;
+}
+
+static int tmpfs_fill(size_t bytes)
+{
+	static char buf[1 << 20];
+	int fd, err = 0;
+
+	mkdir("/tmp", 0755);
+	mkdir(DIR_TMPFS, 0755);
+	if (mount("tmpfs", DIR_TMPFS, "tmpfs", 0, "size=100%"))
+		return -errno;
+	fd = open(DIR_TMPFS "/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	memset(buf, 1, sizeof(buf));
+	for (; bytes >= sizeof(buf) && !err; bytes -= sizeof(buf))
+		if (write(fd, buf, sizeof(buf)) != (ssize_t)sizeof(buf))
+			err = -ENOSPC;
+	close(fd);
+	return err;
+}
+
+FIXTURE_SETUP(foul)
+{
+	unsigned long room;
+	int b, err = 0;
+
+	if (!have_host())
+		SKIP(return, "no host port: run under scripts/vm");
+	/* What the kernel keeps for itself is missing. */
+	self->ram_mb = (meminfo_mb("MemTotal:") + 255) / 256 * 256;
+	if (self->ram_mb != variant->ram_mb)
+		SKIP(return, "for a guest of %lu MiB, and this one has about %lu",
+		     variant->ram_mb, self->ram_mb);
+	self->low = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->low);
+	ASSERT_EQ(0, dimm_set_up(&self->dimm, "f", variant->dimm_mb << 20,
+				 self->policy, sizeof(self->policy), &self->base));
+	for_each_block(b, &self->dimm)
+		if (!err)
+			err = block_set(b, "online_movable");
+	ASSERT_EQ(0, err);
+
+	self->bytes = variant->mb << 20;
+	room = (meminfo_mb("MemFree:") << 20) - movable_free();
+	if (variant->percent)
+		self->bytes = room / 100 * variant->percent;
+	switch (variant->kind) {
+	case NOTHING:
+		break;
+	case ANON:
+	case MLOCKED:
+		self->user = user_start(self->bytes, variant->kind == MLOCKED);
+		ASSERT_LT(0, self->user);
+		break;
+	case TMPFS:
+		ASSERT_EQ(0, tmpfs_fill(self->bytes));
+		break;
+	case BALLOON:
+		self->total_mb = meminfo_mb("MemTotal:");
+		ASSERT_EQ(0, host_request(NULL, 0, "balloon %luM",
+					  self->ram_mb + variant->dimm_mb - variant->mb));
+		ASSERT_TRUE(wait_until(meminfo_mb("MemTotal:") + variant->mb - 16 <=
+				       self->total_mb, 600));
+		break;
+	}
+}
+
+static void let_go(FIXTURE_DATA(foul) *self, enum kind kind, unsigned long dimm_mb)
+{
+	child_end(&self->user);
+	if (kind == TMPFS)
+		umount(DIR_TMPFS);
+	if (kind == BALLOON) {
+		host_request(NULL, 0, "balloon %luM", self->ram_mb + dimm_mb);
+		wait_until(meminfo_mb("MemTotal:") >= self->total_mb, 600);
+	}
+}
+
+FIXTURE_TEARDOWN(foul)
+{
+	child_end(&self->bystander);
+	child_end(&self->sampler);
+	let_go(self, variant->kind, variant->dimm_mb);
+	if (self->policy[0])
+		EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
+}
+
+TEST_F_TIMEOUT(foul, unplug, TIMEOUT)
+{
+	int err, status = 0, blocks = blocks_present(NULL) - self->dimm.count;
+	unsigned long total = meminfo_mb("MemTotal:");
+	int kmsg = kmsg_open();
+	double start;
+	int kills;
+
+	ASSERT_LE(0, kmsg);
+	*self->low = read_field("/proc/meminfo", "MemAvailable:");
+	self->sampler = sampler_start(self->low);
+	self->bystander = bystander_start();
+	usleep(200000);
+
+	start = now();
+	err = host_request(NULL, 0, "del %s", self->dimm.id);
+	start = now() - start;
+	usleep(100000);
+	kills = kmsg_count(kmsg, "Killed process");
+	close(kmsg);
+	child_end(&self->sampler);
+	printf("# foul %s, %lu MiB: %s, %d oom kills, MemTotal %lu -> %lu MiB, MemAvailable at least %ld MiB, %.1f s\n",
+	       variant->name, self->bytes >> 20, err ? "refused" : "removed", kills,
+	       total, meminfo_mb("MemTotal:"), *self->low >> 10, start);
+	EXPECT_EQ(0, kills);
+	EXPECT_EQ(0, waitpid(self->bystander, &status, WNOHANG));
+	if (self->user)
+		EXPECT_EQ(0, waitpid(self->user, &status, WNOHANG));
+	EXPECT_EQ(variant->removed, !err);
+
+	/* Refused, it is all there, and goes when the memory is free. */
+	if (err) {
+		EXPECT_EQ(total, meminfo_mb("MemTotal:"));
+		let_go(self, variant->kind, variant->dimm_mb);
+		EXPECT_EQ(0, host_request(NULL, 0, "del %s", self->dimm.id));
+	}
+	EXPECT_EQ(0, wait_for_blocks(blocks, BLOCK_SECONDS));
+	child_end(&self->bystander);
+}
+
+TEST_HARNESS_MAIN
