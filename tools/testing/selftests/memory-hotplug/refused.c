@@ -18,6 +18,11 @@
 #define TOUCH_BYTES	(24UL << 20)
 #define WATCH_SECONDS	10
 #define TIMEOUT		3600	/* as for BLOCK_SECONDS */
+/* Mappings, each with an object of its own in a slab */
+#define MAPPINGS	30000
+#define MAX_MAP_COUNT	"/proc/sys/vm/max_map_count"
+#define KPF_SLAB	(1ULL << 7)
+#define SLAB_SECONDS	30
 
 FIXTURE(refused)
 {
@@ -247,6 +252,74 @@ TEST_F_TIMEOUT(refused, notifier, TIMEOUT)
 	EXPECT_EQ(0, block_set(self->b, "offline"));
 	EXPECT_EQ(0, block_set(self->b + 1, "offline"));
 	EXPECT_TRUE(unchanged(self->b, false, &self->base));
+}
+
+static long slab_pages(int block)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	unsigned long pfn = block * block_pages(), end = pfn + block_pages();
+	unsigned long long flags;
+	long nr = 0;
+
+	for (; pfn < end; pfn++)
+		if (pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) == sizeof(flags))
+			nr += !!(flags & KPF_SLAB);
+	close(fd);
+	return nr;
+}
+
+FIXTURE(slabs) {
+};
+
+FIXTURE_SETUP(slabs)
+{
+}
+
+FIXTURE_TEARDOWN(slabs)
+{
+}
+
+/*
+ * All that is in the block and cannot be moved are slabs of a page, with
+ * slub_max_order=0: what this program needs but the mappings is there before.
+ */
+TEST_F_TIMEOUT(slabs, of_one_page, TIMEOUT)
+{
+	size_t page = getpagesize(), i;
+	long free_before, free_after;
+	struct dimm d = { .id = "slab" };
+	struct counters before;
+	char line[1024] = "";
+	double start;
+	char *p;
+	int err;
+
+	read_line("/proc/cmdline", line, sizeof(line));
+	if (!have_host() || !strstr(line, "slub_max_order=0"))
+		SKIP(return, "needs slub_max_order=0");
+	ASSERT_EQ(0, auto_online_set("offline", line, sizeof(line)));
+	ASSERT_EQ(0, dimm_plug(&d, block_bytes()));
+	ASSERT_EQ(0, counters_read(NODE, &before));
+	if (zone_find(&before, "Normal")->present)
+		SKIP(return, "zone Normal has memory from boot: give the guest at most 2G");
+	ASSERT_EQ(0, write_line(MAX_MAP_COUNT, "200000"));
+	p = mmap(NULL, MAPPINGS * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, block_set(d.first, "online_kernel"));
+	for (i = 0; i < MAPPINGS; i += 2)
+		ASSERT_EQ(0, mprotect(p + i * page, page, PROT_READ));
+	ASSERT_LT(0, slab_pages(d.first));
+
+	free_before = buddy_pages(NODE, "Normal");
+	start = now();
+	err = block_set_within(d.first, "offline", SLAB_SECONDS);
+	EXPECT_EQ(-EBUSY, err)
+		TH_LOG("after %.1f s: %s", now() - start, strerror(-err));
+	EXPECT_EQ(1, block_online(d.first));
+	/* The pcplists are drained meanwhile. */
+	free_after = buddy_pages(NODE, "Normal");
+	EXPECT_LE(free_before, free_after)
+		TH_LOG("%ld free pages were not put back", free_before - free_after);
 }
 
 TEST_HARNESS_MAIN
