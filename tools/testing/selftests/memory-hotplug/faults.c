@@ -1309,18 +1309,15 @@ TEST_F_TIMEOUT(faults, hard_pages, TIMEOUT)
 	ASSERT_EQ(0, state_set(b, "online_movable"));
 	ASSERT_EQ(0, snapshot(&online));
 	for (kind = 0; kind < KINDS; kind++) {
-		if (kind == DIRECT && access(DISK, W_OK)) {
-			ksft_print_msg("no " DISK ": build with CONFIG_BLK_DEV_RAM\n");
-			continue;
-		}
-		if (kind == WRITEBACK && access("/dev/fuse", W_OK)) {
-			ksft_print_msg("no /dev/fuse: build with CONFIG_FUSE_FS\n");
-			continue;
-		}
-		if (kind == REGISTERED && syscall(SYS_io_uring_setup, 0, NULL) && errno == ENOSYS) {
-			ksft_print_msg("no io_uring: build with CONFIG_IO_URING\n");
-			continue;
-		}
+		if (kind == DIRECT)
+			ASSERT_EQ(0, access(DISK, W_OK))
+				TH_LOG("no " DISK ": build with CONFIG_BLK_DEV_RAM");
+		if (kind == WRITEBACK)
+			ASSERT_EQ(0, access("/dev/fuse", W_OK))
+				TH_LOG("no /dev/fuse: build with CONFIG_FUSE_FS");
+		if (kind == REGISTERED)
+			ASSERT_FALSE(syscall(SYS_io_uring_setup, 0, NULL) && errno == ENOSYS)
+				TH_LOG("no io_uring: build with CONFIG_IO_URING");
 		ASSERT_EQ(0, pages_get(kind, &g))
 			TH_LOG("%s", kind_name[kind]);
 		if (kind == SPLICED || kind == HUGE || kind == WRITEBACK)
