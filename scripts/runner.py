@@ -7,6 +7,7 @@ was after boot. A test that fails is run again in a guest of its own: that it pa
 there is said, and counts as a failure all the same.
 """
 
+import itertools
 import json
 import os
 import random
@@ -44,11 +45,10 @@ def start(command, **more):
 
 
 class Guest:
-    count = 0
+    numbers = itertools.count(1)
 
     def __init__(self, test, kernel):
-        Guest.count += 1
-        self.key, self.log = test.key, f"{LOG}/guest-{Guest.count}"
+        self.key, self.log = test.key, f"{LOG}/guest-{next(Guest.numbers)}"
         image, initrd = kernel
         with open(self.log + ".err", "w") as err:
             self.proc = start([TOP + "/scripts/vm", "--session", "--kernel", image, "--initrd",
@@ -138,7 +138,8 @@ class Attempt:
                 self.pair(guest)
             else:
                 self.verdicts = self.command(guest, test.switch)
-            left = guest.look() if self.good and not test.own else None
+            alive = guest.proc.poll() is None
+            left = guest.look() if alive and self.good and not test.own else None
             if left is not None and left != guest.state:
                 print(f"# {test.id} leaves its guest changed: " + "; ".join(
                     sorted(set(left) ^ set(guest.state))[:4]), flush=True)
@@ -170,7 +171,7 @@ class Attempt:
             elif test.says and not re.search(test.says, self.said):
                 why = why or f"it does not say {test.says}"
         except Broken as err:
-            why = f"the guest died: {err}"
+            self.broken, why = str(err), f"the guest died: {err}"
             if test.dies and re.search(test.dies, guest.console()[self.console_at:] + str(err)):
                 why = ""
         text = "fails as it must: " + (test.dies or ", ".join(test.fails))
@@ -245,7 +246,7 @@ class Pool:
                     hypervisor = self.path("xen")
                     for test in xen:
                         test.vm = [hypervisor if word == "XEN" else word for word in test.vm]
-            except ValueError as err:
+            except (ValueError, OSError) as err:
                 why = str(err)
             with self.lock:
                 self.kernels[flavour] = kernel
@@ -360,7 +361,7 @@ def main():
         return write_tables(tests)
     listed = "--list" in patterns
     patterns = [pattern for pattern in patterns if pattern != "--list"]
-    tests = [t for t in tests if t.wanted(patterns, os.environ.get("Q") == "1")]
+    tests = [t for t in tests if t.wanted(patterns, os.environ.get("ONLY_QUICK") == "1")]
     if not tests:
         sys.exit(f"test: no test is called {' '.join(patterns)}: scripts/test --list names them")
     if listed:
@@ -382,7 +383,7 @@ def main():
             thread.join(1)
     with open(LOG + "/seconds.json", "w") as file:
         json.dump(pool.seconds, file, indent=1)
-    print(f"# {time.monotonic() - begin:.0f} s, {Guest.count} guests, logs in {LOG}")
+    print(f"# {time.monotonic() - begin:.0f} s, {next(Guest.numbers) - 1} guests, logs in {LOG}")
     for name in dict.fromkeys(pool.failed):
         print(f"# failed: {name}; again: make test T='{name}'")
     counts = pool.counts
