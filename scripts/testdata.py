@@ -98,7 +98,7 @@ def load(folder):
             tests.append(Test(
                 name, kind, switch, get("checks"), " ".join(get("run").split("\n")),
                 shlex.split(" ".join(vm)),
-                get("quick") == "yes" and (bool(switch or flavour) or kind == "stack"), get("last") == "yes",
+                get("quick") == "yes" and (bool(switch or flavour) or kind in ("stack", "host")), get("last") == "yes",
                 int(get("limit", 900)), int(get("gib", 3)), int(get("skips", 0)),
                 get("fails", "").split("\n") if get("fails") else [], get("says", ""),
                 get("dies", ""), get("boot") == "yes",
