@@ -135,7 +135,7 @@ class Attempt:
                 guest.boot()
             self.console_at = len(guest.console())
             if test.control:
-                self.pair(guest)
+                guest = self.pair(guest, kernel)
             else:
                 self.verdicts = self.command(guest, test.switch)
             alive = guest.proc.poll() is None
@@ -157,19 +157,27 @@ class Attempt:
             return None
         return guest
 
-    def pair(self, guest):
-        """Off: all results pass. On: exactly those that are named fail."""
-        test = self.test
+    def pair(self, guest, kernel):
+        """Off: all results pass. On: exactly those that are named fail. Returns the guest."""
+        test, off = self.test, None
         if test.off and not test.boot:
-            found = self.command(guest, "")
-            bad = [text for kind, text, _ in found if kind == "not"]
+            off = self.command(guest, "")
+            bad = [text for kind, text, _ in off if kind == "not"]
             if bad:
                 self.verdicts = [("not", "with the switch off", f"{', '.join(bad)} failed")]
-                return
+                return guest
+            if test.own or guest.look() != guest.state:
+                guest.close()
+                guest = Guest(test, kernel)
+                guest.boot()
+                self.console_at = 0
         try:
-            why = testdata.unlike(test, self.command(guest, test.switch))
+            found = self.command(guest, test.switch)
+            why = testdata.unlike(test, found)
             if not test.fails:
                 why = "the guest lives on"
+            elif off and len(off) != len(found):
+                why = why or f"{len(found)} results in place of {len(off)}"
             elif test.says and not re.search(test.says, self.said):
                 why = why or f"it does not say {test.says}"
         except Broken as err:
@@ -178,6 +186,7 @@ class Attempt:
                 why = ""
         text = "fails as it must: " + (test.dies or ", ".join(test.fails))
         self.verdicts = [("not" if why else "ok", text, why)]
+        return guest
 
     def died(self, guest):
         """Of what it must."""

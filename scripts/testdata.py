@@ -144,6 +144,10 @@ def named(pattern, text):
 
 def unlike(test, found):
     """How the results of a control differ from what it names, '' if they do not."""
+    for kind, text, why in found:
+        # Not a result, but that there are none: a program that cannot run proves nothing.
+        if kind == "not" and text == test.name and not test.says:
+            return f"it has no results: {why}"
     failed = [text for kind, text, _ in found if kind == "not"]
     more = [text for text in failed if not any(named(p, text) for p in test.fails)]
     less = [text for kind, text, _ in found if kind != "not" and
