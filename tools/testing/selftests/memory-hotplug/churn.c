@@ -221,6 +221,15 @@ FIXTURE_TEARDOWN(churn)
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
 }
 
+static bool all_done(void)
+{
+	int i;
+
+	for (i = 0; i < ACTIONS && model.done[i]; i++)
+		;
+	return i == ACTIONS;
+}
+
 TEST_F_TIMEOUT(churn, random, 3600)
 {
 	/* Movable blocks are never stuck: they are most of what happens. */
@@ -228,7 +237,8 @@ TEST_F_TIMEOUT(churn, random, 3600)
 	int i, n, action, tries, steps = atoi(getenv("STEPS") ?: STEPS);
 
 	TH_LOG("SEED=%s STEPS=%d", getenv("SEED") ?: SEED, steps);
-	for (n = 0; n < steps; n++) {
+	/* A few more if one of the actions did not have its turn. */
+	for (n = 0; n < steps || (n < steps + 300 && !all_done()); n++) {
 		for (tries = 0; tries < 100; tries++) {
 			i = rnd(3 + 2 + 2 + 10 + 5 + 5);
 			for (action = 0; i >= weight[action]; action++)
@@ -243,7 +253,7 @@ TEST_F_TIMEOUT(churn, random, 3600)
 	}
 	for (i = 0; i < ACTIONS; i++) {
 		TH_LOG("%s: %d", action_name[i], model.done[i]);
-		EXPECT_TRUE(steps < 300 || model.done[i]);
+		EXPECT_LT(0, model.done[i]);
 	}
 	TH_LOG("offline refused: %d", model.refused);
 
