@@ -342,6 +342,8 @@ FIXTURE(faults)
 	char policy[32];
 	unsigned long *mem;
 	double start;
+	/* So many faults of this test at least: a few less than there were. */
+	long least;
 	long injected, survived, failed;
 	int kmsg;
 };
@@ -376,6 +378,8 @@ FIXTURE_TEARDOWN(faults)
 	EXPECT_EQ(0, auto_online_set(self->policy, NULL, 0));
 	EXPECT_TRUE(same(&self->base));
 	EXPECT_FALSE(kmsg_trouble(self->kmsg));
+	if (_metadata->exit_code != KSFT_SKIP)
+		EXPECT_LE(self->least, faults->injected - self->injected);
 	ksft_print_msg("%ld faults injected, %ld survived, the operation failed in %ld: %.0f s\n",
 		       faults->injected - self->injected, faults->survived - self->survived,
 		       faults->failed - self->failed, now() - self->start);
@@ -484,6 +488,7 @@ TEST_F_TIMEOUT(faults, state, TIMEOUT)
 	struct op online = { "online", run_online, run_offline, .data = &b };
 	struct op offline = { "offline", run_offline, run_online, .data = &b };
 
+	self->least = 50;
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	plug(_metadata, self);
@@ -570,6 +575,7 @@ TEST_F_TIMEOUT(faults, owner, TIMEOUT)
 	struct op remove = { "remove a block", run_remove, run_add, .data = &n };
 	struct op online = { "online with an owner", run_online, run_offline, .data = &b };
 
+	self->least = 500;
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	if (access(MODULE, F_OK))
@@ -661,6 +667,7 @@ TEST_F_TIMEOUT(faults, device_add, TIMEOUT)
 	struct op sections = add;
 	int i;
 
+	self->least = getenv("MAX") ? 1 : 60 / add.step;
 	strcpy(h.dimm.id, self->dimm.id);
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
@@ -686,6 +693,7 @@ TEST_F_TIMEOUT(faults, direct_map, TIMEOUT)
 	int i, strays = 0;
 	bool hit;
 
+	self->least = 1;
 	strcpy(h.dimm.id, self->dimm.id);
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
@@ -713,6 +721,7 @@ TEST_F_TIMEOUT(faults, replug, TIMEOUT)
 	struct host_dimm h = { .before = blocks_present(NULL) };
 	int i;
 
+	self->least = 8;
 	strcpy(h.dimm.id, self->dimm.id);
 	ASSERT_EQ(0, run_dimm_add(&h));
 	for (i = 0; i < REPLUGS; i++) {
@@ -730,6 +739,7 @@ TEST_F_TIMEOUT(faults, no_room, TIMEOUT)
 	char *p;
 	int i;
 
+	self->least = 4;
 	strcpy(h.dimm.id, self->dimm.id);
 	available = read_field("/proc/meminfo", "MemAvailable:") << 10;
 	ASSERT_LT(ROOM_BYTES, available);
@@ -782,6 +792,7 @@ TEST_F_TIMEOUT(faults, device_del, TIMEOUT)
 			  .in_worker = true, .max = DELS };
 	size_t i;
 
+	self->least = 12;
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	strcpy(h.dimm.id, self->dimm.id);
@@ -827,6 +838,7 @@ TEST_F_TIMEOUT(faults, balloon, TIMEOUT)
 	struct op deflate = { "deflate", run_deflate, run_inflate, .in_worker = true,
 			      .max = BALLOON };
 
+	self->least = 150;
 	if (!has_spare_ram(&self->base.counters))
 		SKIP(return, NO_SPARE_RAM);
 	if (!faults_possible())
@@ -910,6 +922,7 @@ TEST_F_TIMEOUT(faults, virtio_mem, TIMEOUT)
 	struct op shrink = { "virtio-mem unplug", run_shrink, run_grow, .data = &v,
 			     .in_worker = true, .step = device_step() };
 
+	self->least = 30;
 	if (!faults_possible())
 		SKIP(return, NO_FAULTS);
 	ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
@@ -938,6 +951,7 @@ TEST_F_TIMEOUT(faults, veto, TIMEOUT)
 	int b, zone;
 	size_t i;
 
+	self->least = 120;
 	if (access(INJECT, F_OK))
 		SKIP(return, "no %s: build with CONFIG_MEMORY_NOTIFIER_ERROR_INJECT, mount debugfs",
 		     INJECT);
@@ -982,6 +996,7 @@ TEST_F_TIMEOUT(faults, signals, TIMEOUT)
 	int b, i, err, interrupted = 0;
 	struct itimerval timer = { };
 
+	self->least = 20;
 	plug(_metadata, self);
 	b = self->dimm.first;
 	ASSERT_EQ(0, snapshot(&offline));
@@ -1014,6 +1029,7 @@ TEST_F_TIMEOUT(faults, cpus, TIMEOUT)
 	pid_t pid;
 	int b, i;
 
+	self->least = 20;
 	if (access(CPU1, W_OK))
 		SKIP(return, "no " CPU1 ": two CPUs and CONFIG_HOTPLUG_CPU");
 	toggled = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
@@ -1073,6 +1089,7 @@ TEST_F_TIMEOUT(faults, host_refuses, TIMEOUT)
 	};
 	size_t i;
 
+	self->least = 16;
 	plug(_metadata, self);
 	ASSERT_EQ(0, snapshot(&before));
 	for (i = 0; i < ARRAY_SIZE(request); i++) {
@@ -1090,6 +1107,7 @@ TEST_F_TIMEOUT(faults, slots, TIMEOUT)
 	char text[256] = "";
 	int i, nr;
 
+	self->least = 3;
 	for (nr = 0; nr < 256; nr++)
 		if (host_request(text, sizeof(text), "add dimm fs%d 2M", nr))
 			break;
@@ -1303,6 +1321,7 @@ TEST_F_TIMEOUT(faults, hard_pages, TIMEOUT)
 	struct pages g = { };
 	int b, kind, err;
 
+	self->least = KINDS;
 	plug(_metadata, self);
 	b = self->dimm.first;
 	ASSERT_EQ(0, snapshot(&offline));
