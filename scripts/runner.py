@@ -212,7 +212,10 @@ class Attempt:
 
 
 class Pool:
+    """Tests that have not begun within MINUTES, if set, are skipped, by name."""
+
     def __init__(self, tests):
+        self.until = time.monotonic() + 60 * float(os.environ.get("MINUTES") or "inf")
         self.todo, self.lock, self.kernels = tests, threading.Condition(), {}
         self.held, self.gib = {}, {}
         self.counts, self.failed = {"ok": 0, "not": 0, "skip": 0}, []
@@ -288,7 +291,7 @@ class Pool:
         """The next test of a worker, and None when there is none left."""
         with self.lock:
             self.held[worker] = self.gib[worker] = None
-            while self.todo:
+            while self.todo and time.monotonic() < self.until:
                 free = self.room - sum(gib or 0 for gib in self.gib.values())
                 ready = [t for t in self.todo if t.flavour in self.kernels and
                          (t.gib <= free or not any(self.gib.values()))]
@@ -394,9 +397,15 @@ def main():
                 for n in range(os.cpu_count())]
     for thread in threads:
         thread.start()
-    for thread in threads:
+    for thread in threads[1:]:
         while thread.is_alive():
             thread.join(1)
+    # What is left had no time: no kernel is built for it any more.
+    left, pool.todo = pool.todo, []
+    for test in left:
+        pool.say(test, [("skip", test.name, f"not begun within {os.environ['MINUTES']} minutes")])
+    for proc in list(children):
+        proc.terminate()
     with open(LOG + "/seconds.json", "w") as file:
         json.dump(pool.seconds, file, indent=1)
     print(f"# {time.monotonic() - begin:.0f} s, {next(Guest.numbers) - 1} guests, logs in {LOG}")
