@@ -6,7 +6,7 @@ FLAVOUR ?= stack
 SIZE    ?= 64G
 OP      ?= blocks
 HOURS   ?= 1
-export BASE LINUX ACCEL SIGNOFF ARCH
+export BASE LINUX ACCEL SIGNOFF ARCH TEXT
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak bench profile latency check topics shell tree refresh am bzimage deb debian clean setup
