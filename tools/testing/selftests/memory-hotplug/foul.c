@@ -30,7 +30,8 @@ FIXTURE(foul)
 
 /*
  * @mb MiB of @kind are in a DIMM of @dimm_mb MiB, or @percent of what is free
- * elsewhere.
+ * elsewhere. Memory that is on pcplists makes a difference of 5 % in so small a guest, and
+ * what may fit is tried.
  */
 FIXTURE_VARIANT(foul)
 {
@@ -65,7 +66,7 @@ FIXTURE_VARIANT_ADD(foul, anon_fits)
 
 FIXTURE_VARIANT_ADD(foul, anon_too_much)
 {
-	.name = "anon_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 106,
+	.name = "anon_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 115,
 };
 
 FIXTURE_VARIANT_ADD(foul, mlocked_fits)
@@ -76,7 +77,7 @@ FIXTURE_VARIANT_ADD(foul, mlocked_fits)
 
 FIXTURE_VARIANT_ADD(foul, mlocked_too_much)
 {
-	.name = "mlocked_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = MLOCKED, .percent = 106,
+	.name = "mlocked_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = MLOCKED, .percent = 115,
 };
 
 FIXTURE_VARIANT_ADD(foul, tmpfs_fits)
@@ -87,7 +88,7 @@ FIXTURE_VARIANT_ADD(foul, tmpfs_fits)
 
 FIXTURE_VARIANT_ADD(foul, tmpfs_too_much)
 {
-	.name = "tmpfs_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 106,
+	.name = "tmpfs_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 115,
 };
 
 /* Lines of the kernel's log that say it, since @fd was opened */
