@@ -310,6 +310,8 @@ TEST_F_TIMEOUT(slabs, of_one_page, TIMEOUT)
 	ASSERT_EQ(0, block_set(d.first, "online_kernel"));
 	for (i = 0; i < MAPPINGS; i += 2)
 		ASSERT_EQ(0, mprotect(p + i * page, page, PROT_READ));
+	/* Leave free pages before them. */
+	ASSERT_EQ(0, mprotect(p, MAPPINGS / 4 * page, PROT_NONE));
 	ASSERT_LT(0, slab_pages(d.first));
 
 	free_before = buddy_pages(NODE, "Normal");
