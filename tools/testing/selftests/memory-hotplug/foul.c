@@ -6,6 +6,7 @@
  * Each variant is for a guest of its own, as some kernels do not survive it.  It
  * prints a line to compare kernels by.
  */
+#include <linux/mempolicy.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 
@@ -16,14 +17,17 @@
 #define STEP		(4UL << 20)
 #define TIMEOUT		BLOCK_SECONDS
 
-enum kind { NOTHING, ANON, MLOCKED, TMPFS, BALLOON };
+#define DEVICE		"/dev/pmem0"
+#define HUGE		(2UL << 20)
+
+enum kind { NOTHING, ANON, MLOCKED, HUGETLB, TMPFS, CACHE, BALLOON };
 
 FIXTURE(foul)
 {
 	struct dimm dimm;
 	struct counters base;
 	char policy[32];
-	pid_t bystander, sampler, user;
+	pid_t bystander, sampler, user, grower;
 	long *low;
 	unsigned long ram_mb, total_mb, bytes;
 };
@@ -39,12 +43,15 @@ FIXTURE_VARIANT(foul)
 	unsigned long dimm_mb, ram_mb;
 	enum kind kind;
 	unsigned long mb, percent;
-	bool removed;
+	/* In percent of what is free elsewhere: used by another task while it is unplugged */
+	unsigned long grows;
+	int node;
+	enum { REFUSED, REMOVED, EITHER } outcome;
 };
 
 FIXTURE_VARIANT_ADD(foul, empty)
 {
-	.name = "empty", .ram_mb = 512, .dimm_mb = 20480, .removed = true,
+	.name = "empty", .ram_mb = 512, .dimm_mb = 20480, .outcome = REMOVED,
 };
 
 FIXTURE_VARIANT_ADD(foul, balloon)
@@ -55,13 +62,13 @@ FIXTURE_VARIANT_ADD(foul, balloon)
 FIXTURE_VARIANT_ADD(foul, tmpfs)
 {
 	.name = "tmpfs", .ram_mb = 4096, .dimm_mb = 65536, .kind = TMPFS, .mb = 2700,
-	.removed = true,
+	.outcome = REMOVED,
 };
 
 FIXTURE_VARIANT_ADD(foul, anon_fits)
 {
 	.name = "anon_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 94,
-	.removed = true,
+	.outcome = REMOVED,
 };
 
 FIXTURE_VARIANT_ADD(foul, anon_too_much)
@@ -72,7 +79,7 @@ FIXTURE_VARIANT_ADD(foul, anon_too_much)
 FIXTURE_VARIANT_ADD(foul, mlocked_fits)
 {
 	.name = "mlocked_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = MLOCKED, .percent = 94,
-	.removed = true,
+	.outcome = REMOVED,
 };
 
 FIXTURE_VARIANT_ADD(foul, mlocked_too_much)
@@ -83,12 +90,44 @@ FIXTURE_VARIANT_ADD(foul, mlocked_too_much)
 FIXTURE_VARIANT_ADD(foul, tmpfs_fits)
 {
 	.name = "tmpfs_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 94,
-	.removed = true,
+	.outcome = REMOVED,
 };
 
 FIXTURE_VARIANT_ADD(foul, tmpfs_too_much)
 {
 	.name = "tmpfs_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = TMPFS, .percent = 115,
+};
+
+/* Clean pages of a file need no place elsewhere. */
+FIXTURE_VARIANT_ADD(foul, cache)
+{
+	.name = "cache", .ram_mb = 1024, .dimm_mb = 2048, .kind = CACHE, .mb = 1500,
+	.outcome = REMOVED,
+};
+
+FIXTURE_VARIANT_ADD(foul, hugetlb_fits)
+{
+	.name = "hugetlb_fits", .ram_mb = 1024, .dimm_mb = 2048, .kind = HUGETLB, .percent = 60,
+	.outcome = REMOVED,
+};
+
+FIXTURE_VARIANT_ADD(foul, hugetlb_too_much)
+{
+	.name = "hugetlb_too_much", .ram_mb = 1024, .dimm_mb = 2048, .kind = HUGETLB, .percent = 115,
+};
+
+/* What fits when it begins, does no longer while it goes on. */
+FIXTURE_VARIANT_ADD(foul, grows)
+{
+	.name = "grows", .ram_mb = 1024, .dimm_mb = 2048, .kind = ANON, .percent = 70,
+	.grows = 60, .outcome = EITHER,
+};
+
+/* A node without other memory, and tasks that may use no other */
+FIXTURE_VARIANT_ADD(foul, node)
+{
+	.name = "node", .ram_mb = 1024, .dimm_mb = 4096, .kind = ANON, .mb = 300, .node = 1,
+	.outcome = EITHER,
 };
 
 /* Lines of the kernel's log that say it, since @fd was opened */
@@ -131,11 +170,22 @@ static unsigned long movable_free(void)
 	return zone_find(&c, "Movable")->free * getpagesize();
 }
 
+static int bind_to(int node)
+{
+	unsigned long mask = 1UL << node;
+
+	if (!node)
+		return 0;
+	return syscall(SYS_set_mempolicy, MPOL_BIND, &mask, 8 * sizeof(mask)) ? -errno : 0;
+}
+
 /* A task that has nothing to do with the DIMM, but needs a little memory. */
-static pid_t bystander_start(void)
+static pid_t bystander_start(int node)
 {
 	pid_t pid = fork();
 
+	if (!pid && bind_to(node))
+		_exit(1);
 	while (!pid) {
 		char *mem = mmap(NULL, STEP, PROT_READ | PROT_WRITE,
 				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -164,8 +214,28 @@ static pid_t sampler_start(long *low)
 	return pid;
 }
 
+/* A task that needs more and more, until it has @bytes. */
+static pid_t grower_start(size_t bytes)
+{
+	pid_t pid = fork();
+	char *mem;
+	size_t i;
+
+	if (pid)
+		return pid;
+	mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		_exit(1);
+	for (i = 0; i + STEP <= bytes; i += STEP) {
+		memset(mem + i, 1, STEP);
+		usleep(5000);
+	}
+	for (;;)
+		pause();
+}
+
 /* A child that has @bytes in use until it is killed; 0 if it cannot. */
-static pid_t user_start(size_t bytes, bool lock)
+static pid_t user_start(size_t bytes, enum kind kind, int node)
 {
 	int pipes[2];
 	char ready;
@@ -176,13 +246,15 @@ static pid_t user_start(size_t bytes, bool lock)
 	pid = fork();
 	if (!pid) {
 		char *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+				 MAP_PRIVATE | MAP_ANONYMOUS |
+				 (kind == HUGETLB ? MAP_HUGETLB : 0), -1, 0);
 
-		if (mem == MAP_FAILED)
+		if (mem == MAP_FAILED || bind_to(node))
 			_exit(1);
-		madvise(mem, bytes, MADV_NOHUGEPAGE);
+		if (kind != HUGETLB)
+			madvise(mem, bytes, MADV_NOHUGEPAGE);
 		memset(mem, 1, bytes);
-		if (lock && mlock(mem, bytes))
+		if (kind == MLOCKED && mlock(mem, bytes))
 			_exit(1);
 		if (write(pipes[1], "", 1) != 1)
 			_exit(1);
@@ -225,9 +297,24 @@ static int tmpfs_fill(size_t bytes)
 	return err;
 }
 
+static int cache_fill(size_t bytes)
+{
+	static char buf[1 << 20];
+	int fd = open(DEVICE, O_RDONLY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	for (; bytes >= sizeof(buf) && !err; bytes -= sizeof(buf))
+		if (read(fd, buf, sizeof(buf)) != (ssize_t)sizeof(buf))
+			err = -ENODATA;
+	close(fd);
+	return err;
+}
+
 FIXTURE_SETUP(foul)
 {
 	unsigned long room;
+	char pages[32];
 	int b, err = 0;
 
 	if (!have_host())
@@ -240,6 +327,7 @@ FIXTURE_SETUP(foul)
 	self->low = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->low);
+	self->dimm.node = variant->node;
 	ASSERT_EQ(0, dimm_set_up(&self->dimm, "f", variant->dimm_mb << 20,
 				 self->policy, sizeof(self->policy), &self->base));
 	for_each_block(b, &self->dimm)
@@ -254,10 +342,18 @@ FIXTURE_SETUP(foul)
 	switch (variant->kind) {
 	case NOTHING:
 		break;
+	case HUGETLB:
+		self->bytes -= self->bytes % HUGE;
+		snprintf(pages, sizeof(pages), "%lu", self->bytes / HUGE);
+		ASSERT_EQ(0, write_line("/proc/sys/vm/nr_hugepages", pages));
+		/* fallthrough */
 	case ANON:
 	case MLOCKED:
-		self->user = user_start(self->bytes, variant->kind == MLOCKED);
+		self->user = user_start(self->bytes, variant->kind, variant->node);
 		ASSERT_LT(0, self->user);
+		break;
+	case CACHE:
+		ASSERT_EQ(0, cache_fill(self->bytes));
 		break;
 	case TMPFS:
 		ASSERT_EQ(0, tmpfs_fill(self->bytes));
@@ -278,8 +374,11 @@ static void let_go(FIXTURE_DATA(foul) *self, enum kind kind, unsigned long dimm_
 	unsigned long total;
 
 	child_end(&self->user);
+	child_end(&self->grower);
 	if (kind == TMPFS)
 		umount(DIR_TMPFS);
+	if (kind == HUGETLB)
+		write_line("/proc/sys/vm/nr_hugepages", "0");
 	if (kind == BALLOON) {
 		host_request(NULL, 0, "balloon %luM", self->ram_mb + dimm_mb);
 		total = memtotal_settle();
@@ -307,8 +406,10 @@ TEST_F_TIMEOUT(foul, unplug, TIMEOUT)
 	ASSERT_LE(0, kmsg);
 	*self->low = read_field("/proc/meminfo", "MemAvailable:");
 	self->sampler = sampler_start(self->low);
-	self->bystander = bystander_start();
+	self->bystander = bystander_start(variant->node);
 	usleep(200000);
+	if (variant->grows)
+		self->grower = grower_start(self->bytes / variant->percent * variant->grows);
 
 	start = now();
 	err = host_request(NULL, 0, "del %s", self->dimm.id);
@@ -324,7 +425,10 @@ TEST_F_TIMEOUT(foul, unplug, TIMEOUT)
 	EXPECT_EQ(0, waitpid(self->bystander, &status, WNOHANG));
 	if (self->user)
 		EXPECT_EQ(0, waitpid(self->user, &status, WNOHANG));
-	EXPECT_EQ(variant->removed, !err);
+	if (self->grower)
+		EXPECT_EQ(0, waitpid(self->grower, &status, WNOHANG));
+	if (variant->outcome != EITHER)
+		EXPECT_EQ(variant->outcome == REMOVED, !err);
 
 	/* Refused, it is all there, and goes when the memory is free. */
 	if (err) {

@@ -573,7 +573,7 @@ int dimm_plug(struct dimm *d, unsigned long bytes)
 
 	shrink_kernel_memory();
 	d->count = bytes / block_bytes();
-	err = host_request(NULL, 0, "add dimm %s %luM", d->id, bytes >> 20);
+	err = host_request(NULL, 0, "add dimm %s %luM %d", d->id, bytes >> 20, d->node);
 	if (!err)
 		err = wait_for_blocks(old + d->count, BLOCK_SECONDS);
 	if (err)

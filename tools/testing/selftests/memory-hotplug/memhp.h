@@ -67,7 +67,7 @@ struct counters {
 
 struct dimm {
 	char id[16];
-	int first, count;
+	int first, count, node;
 };
 
 static inline bool dimm_block(const struct dimm *d, int n, int *b)
