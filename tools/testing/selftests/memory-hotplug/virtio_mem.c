@@ -12,6 +12,8 @@
 #define HARD_OFFLINE	MEMORY_SYSFS "/hard_offline_page"
 #define KPF_OFFLINE	23	/* of /proc/kpageflags */
 #define TIMEOUT		BLOCK_SECONDS
+/* What a busy host leaves to the guest comes back at once, or not for minutes. */
+#define BUSY_SECONDS	30
 /* Offlining alone makes more before it gives up on a page that is pinned. */
 #define TRIES		300L
 #define INJECT		"/sys/kernel/debug/notifier-error-inject/memory/actions"
@@ -38,13 +40,13 @@ static unsigned long plugged(const char *id)
 
 /* The device plugs first, then the kernel hands out the pages: both have to end. */
 static void wait_size(struct __test_metadata *_metadata, const char *id,
-		      unsigned long total, unsigned long mb)
+		      unsigned long total, unsigned long mb, int seconds)
 {
 	static struct counters c;
 
-	ASSERT_TRUE(wait_until(plugged(id) == mib(mb), TIMEOUT));
+	ASSERT_TRUE(wait_until(plugged(id) == mib(mb), seconds));
 	ASSERT_TRUE(wait_until(!counters_read(NODE, &c) &&
-			       c.total == total + pages_of(mb), TIMEOUT))
+			       c.total == total + pages_of(mb), seconds))
 		TH_LOG("MemTotal: %lu pages instead of %lu, %lu MiB plugged",
 		       c.total, total + pages_of(mb), mb);
 	EXPECT_EQ(c.total, c.node_total);
@@ -64,7 +66,7 @@ static void set_size(struct __test_metadata *_metadata, const char *id,
 	struct counters c;
 
 	request(_metadata, id, mb);
-	wait_size(_metadata, id, base->total, mb);
+	wait_size(_metadata, id, base->total, mb, TIMEOUT);
 	ASSERT_EQ(0, counters_read(NODE, &c));
 	was = zone_find(base, "Movable");
 	is = zone_find(&c, "Movable");
@@ -235,7 +237,7 @@ TEST_F_TIMEOUT(virtio_mem, neighbours, TIMEOUT)
 		request(_metadata, self->id, a[i]);
 		request(_metadata, self->other, b[i]);
 		ASSERT_TRUE(wait_until(plugged(self->id) == mib(a[i]), TIMEOUT));
-		wait_size(_metadata, self->other, total + pages_of(a[i]), b[i]);
+		wait_size(_metadata, self->other, total + pages_of(a[i]), b[i], TIMEOUT);
 	}
 
 	ASSERT_EQ(0, host_request(NULL, 0, "balloon 64G"));
@@ -285,30 +287,41 @@ TEST_F_TIMEOUT(virtio_mem, free_first, TIMEOUT)
 	expect_base();
 }
 
-/* Every second page of all blocks is in use: those in what goes move, and once. */
-TEST_F_TIMEOUT(virtio_mem, moves_once, TIMEOUT)
+/* No block is free: those with few pages in use go, though they are the lower ones. */
+TEST_F_TIMEOUT(virtio_mem, emptiest_first, TIMEOUT)
 {
 	const size_t size = mib(SIZE_MB), page = getpagesize();
-	long moved, used = pages_of(SIZE_MB / 2) / 2;
+	const int half = mib(SIZE_MB / 2) / block_bytes();
+	static bool was[MAX_BLOCKS], is[MAX_BLOCKS];
+	long moved, used = 0;
+	int first = 0, block;
 	unsigned char *p;
 	size_t at;
 
 	if (events_start("migrate/mm_migrate_pages"))
 		SKIP(return, NO_EVENTS);
+	blocks_present(was);
 	add_device(self->id, 2);
 	set_size(_metadata, self->id, &self->base, SIZE_MB);
 	p = memory(size);
 	ASSERT_NE(NULL, p);
-	for (at = page; at < size; at += 2 * page)
-		madvise(p + at, page, MADV_DONTNEED);
+	blocks_present(is);
+	while (first < MAX_BLOCKS - 1 && (!is[first] || was[first]))
+		first++;
+	for (at = 0; at < size; at += page) {
+		block = block_of(p + at);
+		if (block < first || at / page % (block < first + half ? 512 : 2))
+			madvise(p + at, page, MADV_DONTNEED);
+		else if (block < first + half)
+			used++;
+	}
 
 	ASSERT_EQ(0, events_clear());
 	set_size(_metadata, self->id, &self->base, SIZE_MB / 2);
 	moved = migrated();
 	TH_LOG("%ld pages moved, %ld were in use", moved, used);
-	EXPECT_LT(used / 2, moved);
-	EXPECT_GE(used + used / 20, moved);
-	EXPECT_TRUE(intact(p, size, 2 * page));
+	EXPECT_LT(0L, moved);
+	EXPECT_GE(8 * used, moved);
 	munmap(p, size);
 	events_stop();
 	set_size(_metadata, self->id, &self->base, 0);
@@ -334,7 +347,7 @@ TEST_F_TIMEOUT(virtio_mem, pinned, TIMEOUT)
 	if (events_start("migrate/mm_migrate_pages"))
 		SKIP(return, NO_EVENTS);
 	request(_metadata, self->id, 0);
-	wait_size(_metadata, self->id, self->base.total, 2);
+	wait_size(_metadata, self->id, self->base.total, 2, TIMEOUT);
 	EXPECT_GT(TRIES, migrations("nr_failed="))
 		TH_LOG("%ld tries to migrate the page", migrations("nr_failed="));
 	events_stop();
@@ -352,6 +365,94 @@ TEST_F_TIMEOUT(virtio_mem, pinned, TIMEOUT)
 	expect_base();
 }
 
+/* Answers of the host to requests of all virtio-mem devices */
+static unsigned long answers(void)
+{
+	FILE *f = fopen("/proc/interrupts", "r");
+	unsigned long sum = 0, n;
+	char line[1024], *at;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strstr(line, "guest-request") || !(at = strchr(line, ':')))
+			continue;
+		for (at++; (n = strtoul(at, &at, 10)) || at[-1] == '0'; )
+			sum += n;
+	}
+	if (f)
+		fclose(f);
+	return sum;
+}
+
+/*
+ * The host is busy, as in a migration: all stays in use, also where new memory does
+ * not go online by itself.
+ */
+static void host_busy(struct __test_metadata *_metadata, const char *id,
+		      const struct counters *base, unsigned int block,
+		      const char *policy)
+{
+	unsigned long before;
+
+	add_device(id, block);
+	set_size(_metadata, id, base, 512);
+	ASSERT_EQ(0, auto_online_set(policy, NULL, 0));
+	before = answers();
+	ASSERT_EQ(0, host_request(NULL, 0, "migrate start"));
+	request(_metadata, id, 0);
+	if (before)
+		EXPECT_TRUE(wait_until(answers() > before, TIMEOUT));
+	else
+		sleep(5);	/* without MSI the line is shared */
+	wait_size(_metadata, id, base->total, 512, BUSY_SECONDS);
+	ASSERT_EQ(0, host_request(NULL, 0, "migrate cancel"));
+	ASSERT_EQ(0, auto_online_set("online_movable", NULL, 0));
+	/* The driver asks again when the size changes. */
+	request(_metadata, id, 256);
+	set_size(_metadata, id, base, 0);
+}
+
+TEST_F_TIMEOUT(virtio_mem, host_busy, TIMEOUT)
+{
+	host_busy(_metadata, self->id, &self->base, 2, "offline");
+	expect_base();
+}
+
+TEST_F_TIMEOUT(virtio_mem, host_busy_big_blocks, TIMEOUT)
+{
+	host_busy(_metadata, self->id, &self->base, 256, "online_movable");
+	expect_base();
+}
+
+/* What was in use goes soon after it was freed: the timer of v7.3 takes 50 s. */
+TEST_F_TIMEOUT(virtio_mem, freed_later, TIMEOUT)
+{
+	struct iovec iov = { .iov_len = getpagesize() };
+	size_t size = mib(256);
+	int pipes[2], i;
+	unsigned char *p;
+
+	add_device(self->id, 2);
+	set_size(_metadata, self->id, &self->base, SIZE_MB);
+	p = memory(size);
+	ASSERT_NE(NULL, p);
+	ASSERT_EQ(0, pipe(pipes));
+	for (i = 0; i < 4; i++) {
+		iov.iov_base = p + i * mib(64);
+		ASSERT_EQ(getpagesize(), vmsplice(pipes[1], &iov, 1, 0));
+	}
+	request(_metadata, self->id, 0);
+	wait_size(_metadata, self->id, self->base.total, 8, TIMEOUT);
+	/* Until it has tried the four as well, and waits */
+	sleep(5);
+	munmap(p, size);
+	close(pipes[0]);
+	close(pipes[1]);
+	EXPECT_TRUE(wait_until(!plugged(self->id), 30));
+	request(_metadata, self->id, 2);
+	set_size(_metadata, self->id, &self->base, 0);
+	expect_base();
+}
+
 /* A notifier says no: the memory goes all the same, its memory blocks later. */
 TEST_F_TIMEOUT(virtio_mem, veto, TIMEOUT)
 {
@@ -361,7 +462,7 @@ TEST_F_TIMEOUT(virtio_mem, veto, TIMEOUT)
 	set_size(_metadata, self->id, &self->base, 512);
 	ASSERT_EQ(0, write_line(INJECT "/MEM_GOING_OFFLINE/error", "-16"));
 	request(_metadata, self->id, 0);
-	wait_size(_metadata, self->id, self->base.total, 0);
+	wait_size(_metadata, self->id, self->base.total, 0, TIMEOUT);
 	EXPECT_EQ(self->blocks + 4, blocks_present(NULL));
 	ASSERT_EQ(0, write_line(INJECT "/MEM_GOING_OFFLINE/error", "0"));
 	set_size(_metadata, self->id, &self->base, 130);
@@ -506,7 +607,7 @@ TEST_F_TIMEOUT(virtio_mem, kernel_zone, TIMEOUT)
 	ASSERT_EQ(0, auto_online_set("online_kernel", NULL, 0));
 	add_device(self->id, 2);
 	request(_metadata, self->id, 512);
-	wait_size(_metadata, self->id, self->base.total, 512);
+	wait_size(_metadata, self->id, self->base.total, 512, TIMEOUT);
 	request(_metadata, self->id, 0);
 	ASSERT_TRUE(wait_until(plugged(self->id) <= mib(128), TIMEOUT));
 	ASSERT_TRUE(wait_until(!counters_read(NODE, &c) && c.total ==
