@@ -716,6 +716,21 @@ void *memory_map(size_t bytes)
 }
 
 /* For kmsg_trouble(): it looks at what comes from now on. */
+/* Where the memory for a crash kernel starts, 0 for none */
+unsigned long crash_kernel(void)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	unsigned long start = 0;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "Crash kernel") && sscanf(line, " %lx-", &start) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return start;
+}
+
 int kmsg_open(void)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);

@@ -155,6 +155,7 @@ int pipes_open(int (*pipes)[2], int nr);
 long pipes_fill(int (*pipes)[2], int nr);
 void pipes_close(int (*pipes)[2], int nr);
 void *memory_map(size_t bytes);
+unsigned long crash_kernel(void);
 int kmsg_open(void);
 bool kmsg_trouble(int fd);
 
