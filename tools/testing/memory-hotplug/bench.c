@@ -33,7 +33,7 @@
 #define ONLINE_BAR	365000
 #define OFFLINE_BAR	92000
 #else
-#define ONLINE_BAR	410000
+#define ONLINE_BAR	400000
 #define OFFLINE_BAR	95000
 #endif
 
@@ -673,7 +673,7 @@ static void check_unplug_bars(struct unplug cost, unsigned long gib)
 {
 	ksft_print_header();
 	ksft_set_plan(2);
-	check_bar("virtio-mem unplug, all free", cost.free, gib * 8 * 220000);
+	check_bar("virtio-mem unplug, all free", cost.free, gib * 8 * 205000);
 	ksft_test_result(cost.migrated <= 512,
 			 "virtio-mem unplug of half, enough free: %ld pages migrated, at most 512\n",
 			 cost.migrated);
