@@ -660,7 +660,7 @@ static void check_device_bars(uint64_t add, uint64_t del, uint64_t shell,
 	check_bar("device_del with 2 GiB in use", used->del, 3500000000);
 	ksft_test_result(used->migrated >= 100 && used->migrated <= 101,
 			 "each page in use is migrated once: %lu %%\n", used->migrated);
-	check_bar("device_del that is refused", used->refused, 55000000);
+	check_bar("device_del that is refused", used->refused, 71000000);
 	check_bar("offline a block with its first page in use", used->first_page, 110000);
 	check_bar("virtio-mem plug", plug, 60000000);
 	/* A driver that owns memory has no part in the memory of others. */
